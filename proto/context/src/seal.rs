@@ -1,0 +1,241 @@
+//! Sealing and opening.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use postern_contract::Family;
+use prost::Message as _;
+
+use crate::{Context, OpeningKeys, SealingKeys};
+
+/// How long a context opens after it was sealed.
+pub const VALIDITY: Duration = Duration::from_secs(60);
+/// How far the handler's clock may lag behind the runner's.
+pub const NOT_BEFORE_SLACK: Duration = Duration::from_secs(5);
+/// A longer header is refused unread.
+pub const MAX_HEADER_LEN: usize = 16 << 10;
+
+const VERSION: &str = "v1";
+
+/// Why a context does not open. Clients are told one thing for all: `CONTEXT_INVALID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Not of the form, or too long.
+    #[error("malformed")]
+    Malformed,
+    /// No key of this kid for this family.
+    #[error("sealed with a key that is not known for this family")]
+    UnknownKey,
+    /// The seal does not fit the message.
+    #[error("forged or damaged")]
+    Forged,
+    /// Sealed for another family.
+    #[error("sealed for another family")]
+    Audience,
+    /// Too old, or from the future.
+    #[error("expired or not valid yet")]
+    Stale,
+}
+
+impl SealingKeys {
+    /// Seals a context for a family, at this time (epoch milliseconds): audience and
+    /// time of issue are set here. The result is the header's value.
+    #[must_use]
+    pub fn seal(&self, family: Family, mut context: Context, now_ms: u64) -> String {
+        let Some((kid, key)) = self.current(family) else {
+            // Keys are derived for every family when the file is read.
+            return String::new();
+        };
+        context.audience.clear();
+        context.audience.push_str(family.as_str());
+        context.issued_at_ms = now_ms;
+        let message = context.encode_to_vec();
+        let mut header =
+            String::with_capacity(VERSION.len() + kid.len() + message.len() * 4 / 3 + 52);
+        header.push_str(VERSION);
+        header.push('.');
+        header.push_str(kid);
+        header.push('.');
+        BASE64.encode_string(&message, &mut header);
+        let tag = hmac::sign(key, header.as_bytes());
+        header.push('.');
+        BASE64.encode_string(tag.as_ref(), &mut header);
+        header
+    }
+}
+
+impl OpeningKeys {
+    /// Opens a header's value, for a handler of `family`, at this time (epoch milliseconds).
+    ///
+    /// # Errors
+    /// When it was not sealed for this family by a known key, or is not valid now.
+    pub fn open(&self, family: Family, header: &[u8], now_ms: u64) -> Result<Context, OpenError> {
+        if header.len() > MAX_HEADER_LEN {
+            return Err(OpenError::Malformed);
+        }
+        let header = std::str::from_utf8(header).map_err(|_| OpenError::Malformed)?;
+        let (signed, tag) = header.rsplit_once('.').ok_or(OpenError::Malformed)?;
+        let mut parts = signed.split('.');
+        let (Some(VERSION), Some(kid), Some(message), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(OpenError::Malformed);
+        };
+        let key = self.find(kid, family).ok_or(OpenError::UnknownKey)?;
+        let tag = BASE64.decode(tag).map_err(|_| OpenError::Malformed)?;
+        hmac::verify(key, signed.as_bytes(), &tag).map_err(|_| OpenError::Forged)?;
+        let message = BASE64.decode(message).map_err(|_| OpenError::Malformed)?;
+        let context = Context::decode(message.as_slice()).map_err(|_| OpenError::Malformed)?;
+        if context.audience != family.as_str() {
+            return Err(OpenError::Audience);
+        }
+        let issued = context.issued_at_ms;
+        let newest = now_ms.saturating_add(millis(NOT_BEFORE_SLACK));
+        let oldest = now_ms.saturating_sub(millis(VALIDITY));
+        if issued > newest || issued < oldest {
+            Err(OpenError::Stale)
+        } else {
+            Ok(context)
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+    const OLD: &str = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    const NEW: &str = "k2 AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+    fn keys(file: &str) -> (SealingKeys, OpeningKeys) {
+        let sealing = SealingKeys::parse(file).unwrap();
+        let opening =
+            OpeningKeys::parse(&sealing.opening_file(&[Family::Tenants, Family::Postgres]))
+                .unwrap();
+        (sealing, opening)
+    }
+
+    fn context() -> Context {
+        Context {
+            route: "tenants.get".into(),
+            subject: "u1".into(),
+            ..Context::default()
+        }
+    }
+
+    #[test]
+    fn sealed_and_opened() {
+        let (sealing, opening) = keys(OLD);
+        let header = sealing.seal(Family::Tenants, context(), NOW);
+        let opened = opening
+            .open(Family::Tenants, header.as_bytes(), NOW + 10)
+            .unwrap();
+        assert_eq!(
+            (opened.audience.as_str(), opened.subject.as_str()),
+            ("tenants", "u1")
+        );
+        assert!(
+            header.bytes().all(|b| b.is_ascii_graphic()),
+            "a header value"
+        );
+    }
+
+    #[test]
+    fn another_family_cannot_open_it() {
+        let (sealing, opening) = keys(OLD);
+        let header = sealing.seal(Family::Tenants, context(), NOW);
+        assert_eq!(
+            opening.open(Family::Postgres, header.as_bytes(), NOW),
+            Err(OpenError::Forged)
+        );
+        assert_eq!(
+            opening.open(Family::Mongo, header.as_bytes(), NOW),
+            Err(OpenError::UnknownKey)
+        );
+    }
+
+    #[test]
+    fn its_time() {
+        let (sealing, opening) = keys(OLD);
+        let header = sealing.seal(Family::Tenants, context(), NOW);
+        let at = |now| {
+            opening
+                .open(Family::Tenants, header.as_bytes(), now)
+                .map(drop)
+        };
+        assert_eq!(at(NOW - 5_000), Ok(()));
+        assert_eq!(at(NOW - 5_001), Err(OpenError::Stale));
+        assert_eq!(at(NOW + 60_000), Ok(()));
+        assert_eq!(at(NOW + 60_001), Err(OpenError::Stale));
+    }
+
+    #[test]
+    fn keys_rotate_without_a_gap() {
+        let (old, _) = keys(OLD);
+        let (_, both) = keys(&format!("{OLD}\n{NEW}\n# the old one goes last"));
+        let (new, only_new) = keys(NEW);
+        let sealed_old = old.seal(Family::Tenants, context(), NOW);
+        let sealed_new = new.seal(Family::Tenants, context(), NOW);
+        assert!(
+            both.open(Family::Tenants, sealed_old.as_bytes(), NOW)
+                .is_ok()
+        );
+        assert!(
+            both.open(Family::Tenants, sealed_new.as_bytes(), NOW)
+                .is_ok()
+        );
+        assert_eq!(
+            only_new.open(Family::Tenants, sealed_old.as_bytes(), NOW),
+            Err(OpenError::UnknownKey)
+        );
+    }
+
+    #[test]
+    fn bad_key_files_are_named_by_line() {
+        for (text, reason) in [
+            ("", "holds no key"),
+            ("k1", "line 1: is not `<kid> <base64 of 32 bytes>`"),
+            ("k1 !!!", "line 1: the key is not base64"),
+            ("\nk1 AAAA", "line 2: the key is not of 32 bytes"),
+            (&format!("{OLD}\n{OLD}"), "line 2: the kid stands twice"),
+        ] {
+            assert_eq!(SealingKeys::parse(text).err().unwrap().to_string(), reason);
+        }
+        assert_eq!(
+            OpeningKeys::parse("k1 nothing AAAA")
+                .err()
+                .unwrap()
+                .to_string(),
+            "line 1: names no family"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_and_it_stays_shut(at in 0_usize..200, byte in 0_u8..128) {
+            let (sealing, opening) = keys(OLD);
+            let mut header = sealing.seal(Family::Tenants, context(), NOW).into_bytes();
+            let at = at % header.len();
+            let slot = header.get_mut(at).unwrap();
+            prop_assume!(*slot != byte);
+            *slot = byte;
+            prop_assert!(opening.open(Family::Tenants, &header, NOW).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_open(header in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let (_, opening) = keys(OLD);
+            prop_assert!(opening.open(Family::Tenants, &header, NOW).is_err());
+        }
+    }
+}
