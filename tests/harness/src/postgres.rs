@@ -1,0 +1,240 @@
+//! A private PostgreSQL cluster in a folder.
+//!
+//! It listens on loopback TCP only: a Unix socket's path is limited to 107
+//! bytes, and a folder of somebody's clone may be deeper than that. PostgreSQL
+//! refuses to run as root, so root runs it as `postgres` (or `nobody`, where
+//! there is no such user).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rand::distr::{Alphanumeric, SampleString as _};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::process::{Leave, Process};
+
+/// A crashed cluster replays its log first, and a busy machine takes its time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+const SUPERUSER: &str = "postern";
+
+/// Whether a power cut may lose what was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing is flushed to the disk: for tests, whose data nobody misses.
+    Volatile,
+    /// As PostgreSQL ships.
+    Durable,
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    process: Process,
+    address: SocketAddr,
+    password: String,
+}
+
+impl Cluster {
+    /// Starts the cluster in `<folder>/postgres`, making it when it is new.
+    /// Its log is `<folder>/postgres.log`.
+    ///
+    /// # Errors
+    /// PostgreSQL is not installed, or does not start; the message shows its log.
+    pub async fn start(folder: &Path, port: u16, durability: Durability) -> Result<Self> {
+        let programs = programs()?;
+        let home = folder.join("postgres");
+        let owner = Owner::find()?;
+        let password = initialise(&programs, &home, owner)?;
+        let mut command = owner.command(&programs.join("postgres"));
+        command.arg("-D").arg(home.join("data"));
+        command.args(["-p", &port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+            "logging_collector=off",
+        ] {
+            command.args(["-c", setting]);
+        }
+        if durability == Durability::Volatile {
+            // synchronous_commit stays on: a logical slot reads nothing otherwise.
+            for setting in ["fsync=off", "full_page_writes=off"] {
+                command.args(["-c", setting]);
+            }
+        }
+        let mut process = Process::spawn("postgres", command, folder, Leave::Interrupted)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        process
+            .ready(START_LIMIT, async || accepts_logins(address).await)
+            .await?;
+        Ok(Self {
+            process,
+            address,
+            password,
+        })
+    }
+
+    /// URL of the superuser's own database.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!(
+            "postgres://{SUPERUSER}:{}@{}/postgres",
+            self.password, self.address
+        )
+    }
+
+    /// The server's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it cleanly: what runs is rolled back, the log is flushed.
+    ///
+    /// # Errors
+    /// It had to be killed.
+    pub async fn stop(mut self) -> Result<()> {
+        self.process.stop(Signal::INT, STOP_LIMIT).await
+    }
+}
+
+/// Asks as a client would, up to the point where a password is due: a server
+/// that still recovers refuses earlier, with an error message.
+async fn accepts_logins(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut packet = vec![0, 0, 0, 0, 0, 3, 0, 0];
+    for text in ["user", SUPERUSER, "database", "postgres"] {
+        packet.extend_from_slice(text.as_bytes());
+        packet.push(0);
+    }
+    packet.push(0);
+    let length = u32::try_from(packet.len())?.to_be_bytes();
+    packet.splice(0..4, length);
+    stream.write_all(&packet).await?;
+    match stream.read_u8().await? {
+        b'R' => Ok(()),
+        _ => {
+            let mut rest = Vec::new();
+            stream.take(512).read_to_end(&mut rest).await?;
+            bail!("it answers {}", String::from_utf8_lossy(&rest).escape_debug())
+        }
+    }
+}
+
+/// Makes the cluster unless it is there, and gives the superuser's password.
+fn initialise(programs: &Path, home: &Path, owner: Owner) -> Result<String> {
+    let password_file = home.join("password");
+    if let Ok(password) = std::fs::read_to_string(&password_file) {
+        return Ok(password.trim().to_owned());
+    }
+    // A first start that was cut off leaves a folder without the password file.
+    if home.exists() {
+        std::fs::remove_dir_all(home)
+            .with_context(|| format!("cannot remove the unfinished {}", home.display()))?;
+    }
+    std::fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
+    owner.own(home)?;
+    let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
+    let handed_over = home.join("password.new");
+    std::fs::write(&handed_over, &password)?;
+    std::fs::set_permissions(&handed_over, std::fs::Permissions::from_mode(0o600))?;
+    owner.own(&handed_over)?;
+    let mut command = owner.command(&programs.join("initdb"));
+    command
+        .arg("-D")
+        .arg(home.join("data"))
+        .args(["-U", SUPERUSER, "-A", "scram-sha-256", "-E", "UTF8"])
+        .args(["--locale=C.UTF-8", "--no-sync", "--no-instructions"])
+        .arg("--pwfile")
+        .arg(&handed_over)
+        .stdin(Stdio::null());
+    let output = command.output().context("cannot run initdb")?;
+    if !output.status.success() {
+        bail!(
+            "initdb failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    std::fs::rename(&handed_over, &password_file)?;
+    Ok(password)
+}
+
+/// The user PostgreSQL runs as.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Ourselves,
+    Other { user: u32, group: u32 },
+}
+
+impl Owner {
+    fn find() -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self::Ourselves);
+        }
+        ["postgres", "nobody"]
+            .iter()
+            .find_map(|name| {
+                Some(Self::Other {
+                    user: id("-u", name)?,
+                    group: id("-g", name)?,
+                })
+            })
+            .context("PostgreSQL does not run as root, and there is no user postgres or nobody")
+    }
+
+    fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        // The folder this process stands in may be closed to the other user.
+        command.current_dir("/");
+        if let Self::Other { user, group } = self {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    fn own(self, path: &Path) -> Result<()> {
+        if let Self::Other { user, group } = self {
+            std::os::unix::fs::chown(path, Some(user), Some(group))
+                .with_context(|| format!("cannot give {} away", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn id(which: &str, name: &str) -> Option<u32> {
+    let output = Command::new("id").args([which, name]).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+/// The folder of `initdb` and `postgres`: on the path, or where Debian keeps
+/// each version's own (the newest wins).
+fn programs() -> Result<PathBuf> {
+    let on_path = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .unwrap_or_default();
+    let version = |path: &PathBuf| -> u32 {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.parse().ok())
+            .unwrap_or(0)
+    };
+    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    debian.sort_by_key(version);
+    debian
+        .iter()
+        .rev()
+        .map(|path| path.join("bin"))
+        .chain(on_path)
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .context("PostgreSQL's initdb is neither on the PATH nor under /usr/lib/postgresql")
+}
