@@ -1,0 +1,43 @@
+//! A plugin runner for Apache APISIX: a kit to write plugins with, the house's own
+//! plugins, and the process that serves them.
+//!
+//! A frame from the gateway is read in place ([`Request`]), a route's [`Chain`] of
+//! [`Plugin`]s judges it one after the other, and what they decided goes back as one
+//! frame. A binary of one's own adds its plugins to ours:
+//!
+//! ```no_run
+//! use postern_runner::{Registry, RunnerConfig};
+//!
+//! fn plugins(config: &RunnerConfig) -> anyhow::Result<Registry> {
+//!     postern_runner::plugins::house(config) // .map(|house| house.with(Mine::new()))
+//! }
+//! ```
+//!
+//! | module | part of the journey |
+//! |---|---|
+//! | [`plugin`], [`request`], [`response`], [`reply`], [`facts`] | what a plugin sees and says |
+//! | [`chain`], [`registry`] | plugins bound to a route's configuration |
+//! | [`config`] | the process's own settings |
+//! | [`plugins`] | the house's plugins |
+
+pub mod chain;
+pub mod config;
+mod edits;
+mod extra;
+pub mod facts;
+pub mod plugin;
+pub mod plugins;
+pub mod registry;
+pub mod reply;
+pub mod request;
+pub mod response;
+
+pub use chain::Chain;
+pub use config::RunnerConfig;
+pub use extra::ExtraError;
+pub use facts::{Facts, Identity, RateLimit};
+pub use plugin::{ConfigError, Flow, Plugin};
+pub use registry::{ChainError, Compose, Registry};
+pub use reply::Reply;
+pub use request::{Entry, Request};
+pub use response::Response;

@@ -1,0 +1,228 @@
+//! An answer that the runner gives the client itself.
+//!
+//! A plugin says what it refuses and why; [`Reply::finish`] makes of it what the
+//! gateway can send: the envelope with the correlation id, the rate-limit headers
+//! known so far, a content type, a body wherever the gateway would put its own page.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use postern_contract::{Code, Detail, Envelope, header};
+
+use crate::facts::Facts;
+
+/// An answer to the client in place of the upstream's.
+///
+/// Headers that frame the message (`Content-Length`, `Connection`, `Transfer-Encoding`)
+/// and `Server` are the gateway's and are left out even if a plugin names them.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(Cow<'static, str>, Bytes)>,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Bytes(Bytes),
+    Error {
+        code: Code,
+        message: Cow<'static, str>,
+        details: Vec<Detail>,
+    },
+}
+
+/// The gateway uses these as they are, cutting bodies and connections.
+const FRAMING: [&str; 4] = [
+    "content-length",
+    "connection",
+    "transfer-encoding",
+    "server",
+];
+
+impl Reply {
+    /// An answer without headers and body. A status outside 200–599 hangs the
+    /// client or is sent as 200 by the gateway; it becomes a 500.
+    #[must_use]
+    pub fn new(status: u16) -> Self {
+        Self {
+            status: checked(status),
+            headers: Vec::new(),
+            body: Body::Bytes(Bytes::new()),
+        }
+    }
+
+    /// A refusal: the error envelope with `code`, sent with the code's status.
+    /// The message names the thing and the mend.
+    #[must_use]
+    pub fn refuse(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        let body = Body::Error {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+        };
+        Self {
+            status: code.status(),
+            headers: Vec::new(),
+            body,
+        }
+    }
+
+    /// Another status than the code's own (see [`Code::statuses`]).
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = checked(status);
+        self
+    }
+
+    /// The fields that are wrong, in a refusal's `details`.
+    #[must_use]
+    pub fn with_details(mut self, list: Vec<Detail>) -> Self {
+        if let Body::Error { details, .. } = &mut self.body {
+            *details = list;
+        }
+        self
+    }
+
+    /// Adds a header; a name may come several times.
+    #[must_use]
+    pub fn with_header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Bytes>,
+    ) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The body and its `Content-Type`.
+    #[must_use]
+    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        self.headers
+            .retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        self.body = Body::Bytes(body.into());
+        self.with_header("Content-Type", content_type.as_bytes())
+    }
+
+    /// The body alone; the content type stands among the headers already (a replay).
+    #[must_use]
+    pub fn with_bytes(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Body::Bytes(body.into());
+        self
+    }
+
+    /// The status the client will see.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match &self.body {
+            Body::Error { code, .. } => Some(*code),
+            Body::Bytes(_) => None,
+        }
+    }
+
+    /// A refusal's message.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match &self.body {
+            Body::Error { message, .. } => Some(message),
+            Body::Bytes(_) => None,
+        }
+    }
+
+    /// The first value of a header, by any spelling of its name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_ref())
+    }
+
+    /// What goes to the gateway: facts that the client may see are added, what the
+    /// gateway would trip over is taken out.
+    pub(crate) fn finish(self, facts: &Facts<'_>) -> Finished {
+        let Self {
+            status,
+            mut headers,
+            body,
+        } = self;
+        headers.retain(|(name, _)| !FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)));
+        let has = |headers: &[(Cow<'static, str>, Bytes)], wanted: &str| {
+            headers
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        };
+        // Even a request without a usable id gets one, so that its refusal can be reported.
+        let correlation_id = match &facts.correlation_id {
+            Some(id) => id.to_string(),
+            None => header::new_correlation_id(),
+        };
+        let body = match body {
+            Body::Bytes(body) if body.is_empty() && status >= 300 && status != 304 => {
+                // The gateway would put its HTML page here.
+                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+                headers.push(("Content-Type".into(), Bytes::from_static(b"text/plain")));
+                let reason = http::StatusCode::from_u16(status).ok();
+                let reason = reason.and_then(|s| s.canonical_reason()).unwrap_or("error");
+                Bytes::from_static(reason.as_bytes())
+            }
+            Body::Bytes(body) => body,
+            Body::Error {
+                code,
+                message,
+                details,
+            } => {
+                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+                headers.push((
+                    "Content-Type".into(),
+                    Bytes::from_static(b"application/json"),
+                ));
+                Envelope::new(code, &message, &correlation_id, &details)
+                    .to_json()
+                    .into()
+            }
+        };
+        if !has(&headers, "content-type") && !body.is_empty() {
+            let any = Bytes::from_static(b"application/octet-stream");
+            headers.push(("Content-Type".into(), any));
+        }
+        if !has(&headers, "x-correlation-id") {
+            headers.push(("X-Correlation-Id".into(), correlation_id.into()));
+        }
+        if let Some(limit) = &facts.rate_limit {
+            limit.headers(|name, value| {
+                if !has(&headers, name) {
+                    headers.push((name.into(), value.into()));
+                }
+            });
+        }
+        Finished {
+            status,
+            headers,
+            body,
+        }
+    }
+}
+
+/// A reply as it is encoded.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Cow<'static, str>, Bytes)>,
+    pub(crate) body: Bytes,
+}
+
+fn checked(status: u16) -> u16 {
+    if (200..=599).contains(&status) {
+        status
+    } else {
+        500
+    }
+}
