@@ -11,27 +11,10 @@ use std::collections::BTreeMap;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use base64::prelude::BASE64_STANDARD;
 use postern_contract::Family;
+use postern_contract::key_file::{self, KeyFileError, Secret};
 use secrecy::zeroize::Zeroizing;
-
-/// Why a key file cannot be used. No message holds key material.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFileError {
-    /// A line is not of the form.
-    #[error("line {line}: {reason}")]
-    Line {
-        /// From 1.
-        line: usize,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// There is no key in it.
-    #[error("holds no key")]
-    Empty,
-}
-
-type Secret = Zeroizing<[u8; 32]>;
 
 /// Master keys: seal for every family.
 pub struct SealingKeys {
@@ -53,18 +36,7 @@ impl SealingKeys {
     /// # Errors
     /// When a line is not `<kid> <base64 of 32 bytes>`, a kid stands twice, or no key is there.
     pub fn parse(text: &str) -> Result<Self, KeyFileError> {
-        let mut masters: Vec<(String, Secret)> = Vec::new();
-        for (line, fields) in lines(text) {
-            let fail = |reason| KeyFileError::Line { line, reason };
-            let [kid, key] = fields.as_slice() else {
-                return Err(fail("is not `<kid> <base64 of 32 bytes>`"));
-            };
-            check_kid(kid).map_err(fail)?;
-            if masters.iter().any(|(known, _)| known == kid) {
-                return Err(fail("the kid stands twice"));
-            }
-            masters.push(((*kid).to_owned(), secret(key).map_err(fail)?));
-        }
+        let masters = key_file::parse(text)?;
         let (kid, master) = masters.first().ok_or(KeyFileError::Empty)?;
         let families = Family::ALL.map(|family| (family, mac_key(&derive(master, kid, family))));
         Ok(Self {
@@ -99,18 +71,14 @@ impl OpeningKeys {
     /// When a line is not `<kid> <family> <base64 of 32 bytes>`, or no key is there.
     pub fn parse(text: &str) -> Result<Self, KeyFileError> {
         let mut keys = Vec::new();
-        for (line, fields) in lines(text) {
+        for (line, fields) in key_file::lines(text) {
             let fail = |reason| KeyFileError::Line { line, reason };
             let [kid, family, key] = fields.as_slice() else {
                 return Err(fail("is not `<kid> <family> <base64 of 32 bytes>`"));
             };
-            check_kid(kid).map_err(fail)?;
+            let kid = key_file::kid_of(kid).map_err(fail)?;
             let family = family.parse().map_err(|_| fail("names no family"))?;
-            keys.push((
-                (*kid).to_owned(),
-                family,
-                mac_key(&secret(key).map_err(fail)?),
-            ));
+            keys.push((kid, family, mac_key(&key_file::secret(key).map_err(fail)?)));
         }
         if keys.is_empty() {
             Err(KeyFileError::Empty)
@@ -131,45 +99,6 @@ impl OpeningKeys {
             .find(|(k, of, _)| k == kid && *of == family)
             .map(|(_, _, key)| key)
     }
-}
-
-fn lines(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
-    text.lines()
-        .enumerate()
-        .map(|(at, line)| {
-            (
-                at + 1,
-                line.split('#')
-                    .next()
-                    .unwrap_or("")
-                    .split_whitespace()
-                    .collect::<Vec<_>>(),
-            )
-        })
-        .filter(|(_, fields)| !fields.is_empty())
-}
-
-fn check_kid(kid: &str) -> Result<(), &'static str> {
-    let form = kid
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    if form && kid.len() <= 64 {
-        Ok(())
-    } else {
-        Err("a kid is at most 64 of A-Z a-z 0-9 - _")
-    }
-}
-
-fn secret(text: &str) -> Result<Secret, &'static str> {
-    let bytes = BASE64_STANDARD_NO_PAD
-        .decode(text.trim_end_matches('='))
-        .map(Zeroizing::new)
-        .map_err(|_| "the key is not base64")?;
-    let key: [u8; 32] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| "the key is not of 32 bytes")?;
-    Ok(Zeroizing::new(key))
 }
 
 /// HKDF-SHA-256, salted with the kid; info names the purpose and the family.

@@ -15,6 +15,8 @@ mod keys;
 mod message;
 mod seal;
 
-pub use keys::{KeyFileError, OpeningKeys, SealingKeys};
+pub use postern_contract::key_file::KeyFileError;
+
+pub use keys::{OpeningKeys, SealingKeys};
 pub use message::{Claim, Context, PathParam, RateLimit};
 pub use seal::{MAX_HEADER_LEN, NOT_BEFORE_SLACK, OpenError, VALIDITY};

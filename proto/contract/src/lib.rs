@@ -10,6 +10,7 @@
 //! | [`envelope`] | the error body |
 //! | [`id`] | tenant, workspace and audit ids |
 //! | [`header`] | header names and the rules of their values |
+//! | [`key_file`] | files of secret keys that rotate |
 //! | [`idempotency`] | a key's form and scope, and the request's fingerprint |
 
 pub mod code;
@@ -17,6 +18,7 @@ pub mod envelope;
 pub mod header;
 pub mod id;
 pub mod idempotency;
+pub mod key_file;
 pub mod path;
 pub mod routes;
 
