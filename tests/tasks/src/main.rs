@@ -1,5 +1,6 @@
 //! The project's own tasks: `lint` and `generate`.
 
+mod generate;
 mod lint;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,12 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Write what is made from proto/contract: apisix-conf/apisix.yaml, docs/errors.md
+    Generate {
+        /// Compare only: fail where a file differs
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -43,6 +50,7 @@ fn run(task: Task) -> Result<ExitCode> {
     let root = root()?;
     match task {
         Task::Lint { names, list } => lint::run(&root, &names, list),
+        Task::Generate { check } => generate::run(&root, check),
     }
 }
 

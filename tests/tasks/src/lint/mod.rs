@@ -74,7 +74,7 @@ pub(crate) fn run(root: &Path, names: &[String], list: bool) -> Result<ExitCode>
 }
 
 fn formatting(root: &Path) -> Result<Findings> {
-    cargo(root, &["fmt", "--all", "--check"], &[])
+    cargo(root, &["fmt", "--all", "--", "--check", "-l"], &[])
 }
 
 fn clippy(root: &Path) -> Result<Findings> {
