@@ -11,8 +11,11 @@ use postern_quickstart::issuer::{Mint, Settings, serve};
 ///
 /// Not for production: passwords stand in a file as they are.
 #[derive(Parser)]
-#[command(version, after_help = "Try: curl -d grant_type=password -d client_id=… -d username=… -d password=… \
-    http://127.0.0.1:9081/realms/<realm>/protocol/openid-connect/token")]
+#[command(
+    version,
+    after_help = "Try: curl -d grant_type=password -d client_id=… -d username=… -d password=… \
+    http://127.0.0.1:9081/realms/<realm>/protocol/openid-connect/token"
+)]
 struct Flags {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:9081")]
@@ -23,7 +26,7 @@ struct Flags {
     /// Folder of the private keys, made when it is not there
     #[arg(long)]
     keys: PathBuf,
-    /// Also sign arbitrary claims at POST /realms/<realm>/mint, for tests
+    /// Also sign arbitrary claims at POST /realms/NAME/mint, for tests
     #[arg(long)]
     mint: bool,
 }

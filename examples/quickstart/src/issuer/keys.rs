@@ -74,16 +74,12 @@ impl Kind {
                 let pair = RsaKeyPair::generate(KeySize::Rsa2048)?;
                 pair.as_der()?.as_ref().to_vec()
             }
-            Self::P256 => {
-                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)?
-                    .as_ref()
-                    .to_vec()
-            }
-            Self::P384 => {
-                EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random)?
-                    .as_ref()
-                    .to_vec()
-            }
+            Self::P256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)?
+                .as_ref()
+                .to_vec(),
+            Self::P384 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random)?
+                .as_ref()
+                .to_vec(),
             Self::Ed25519 => Ed25519KeyPair::generate_pkcs8v1(&random)?.as_ref().to_vec(),
         };
         Ok(der)

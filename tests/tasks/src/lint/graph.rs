@@ -1,4 +1,4 @@
-//! Checks on the graph of crates, as `cargo metadata` tells it.
+//! Checks on the graph of crates, as cargo tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,19 +15,16 @@ use super::policy::{Policy, lies_in};
 /// in the lock file would be asked for on every other machine.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
+/// Our own crates, as `cargo metadata` tells them.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
-    workspace_members: Vec<String>,
     workspace_root: String,
-    resolve: Resolve,
 }
 
 #[derive(Deserialize)]
 struct Package {
-    id: String,
     name: String,
-    license: Option<String>,
     manifest_path: String,
     dependencies: Vec<Dependency>,
 }
@@ -39,42 +36,16 @@ struct Dependency {
     kind: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    dependencies: Vec<String>,
-}
-
 impl Metadata {
-    /// The graph on this machine's kind of system: crates for others are never built here.
     fn read(root: &Path) -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--locked"])
-            .args(["--filter-platform", &target])
-            .current_dir(root)
-            .output()
-            .context("cannot run cargo metadata")?;
-        if !output.status.success() {
-            bail!(
-                "cargo metadata: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        serde_json::from_slice(&output.stdout).context("cargo metadata said something new")
+        let arguments = ["metadata", "--format-version", "1", "--no-deps", "--locked"];
+        serde_json::from_str(&cargo(root, &arguments)?).context("cargo metadata said something new")
     }
 
     /// Our own crates: name and folder below the root.
     fn own(&self) -> BTreeMap<&str, (&Package, &str)> {
         self.packages
             .iter()
-            .filter(|package| self.workspace_members.contains(&package.id))
             .filter_map(|package| {
                 let folder = package
                     .manifest_path
@@ -85,36 +56,65 @@ impl Metadata {
             })
             .collect()
     }
+}
 
-    /// Crates that something of ours reaches, with who uses each directly.
-    fn reached(&self) -> BTreeMap<&str, BTreeSet<&str>> {
-        let nodes: BTreeMap<&str, &Node> = self
-            .resolve
-            .nodes
-            .iter()
-            .map(|node| (node.id.as_str(), node))
-            .collect();
-        let mut users: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut open: Vec<&str> = self.workspace_members.iter().map(String::as_str).collect();
-        let mut seen: BTreeSet<&str> = open.iter().copied().collect();
-        while let Some(id) = open.pop() {
-            users.entry(id).or_default();
-            for dependency in nodes.get(id).map_or(&[][..], |node| &node.dependencies) {
-                users.entry(dependency).or_default().insert(id);
-                if seen.insert(dependency) {
-                    open.push(dependency);
-                }
-            }
-        }
-        users
-    }
+/// A crate that is built here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Built {
+    licence: String,
+    /// Who uses it directly.
+    users: BTreeSet<String>,
+}
 
-    fn name<'a>(&'a self, id: &'a str) -> &'a str {
-        self.packages
-            .iter()
-            .find(|package| package.id == id)
-            .map_or(id, |package| &package.name)
+/// Every crate that a build on this machine takes in, by name. `cargo tree`
+/// tells it; `cargo metadata` would also list what no chosen feature asks for.
+fn built(root: &Path) -> Result<BTreeMap<String, Built>> {
+    let arguments = [
+        "tree",
+        "--workspace",
+        "--locked",
+        "--prefix",
+        "depth",
+        "--format",
+        "|{p}|{l}|",
+    ];
+    parse_tree(&cargo(root, &arguments)?)
+}
+
+/// Lines such as `2|serde v1.0.0 (proc-macro)|MIT OR Apache-2.0|`: a crate's
+/// user is the last line that stood one step less deep.
+fn parse_tree(tree: &str) -> Result<BTreeMap<String, Built>> {
+    let mut built: BTreeMap<String, Built> = BTreeMap::new();
+    let mut path: Vec<String> = Vec::new();
+    for line in tree.lines().filter(|line| !line.is_empty()) {
+        let mut fields = line.split('|');
+        let (Some(depth), Some(package), Some(licence)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            bail!("cargo tree said something new: {line}");
+        };
+        let depth: usize = depth.parse().with_context(|| line.to_owned())?;
+        let name = package.split(' ').next().unwrap_or_default().to_owned();
+        path.truncate(depth);
+        let entry = built.entry(name.clone()).or_default();
+        entry.licence = licence.to_owned();
+        entry.users.extend(path.last().cloned());
+        path.push(name);
     }
+    Ok(built)
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("cargo: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8(output.stdout).context("cargo's output is not text")
 }
 
 /// Every source in `Cargo.lock` is the public registry.
@@ -164,36 +164,31 @@ pub(super) fn directions(root: &Path) -> Result<Findings> {
 
 /// Every crate comes under a licence of the list.
 pub(super) fn licences(root: &Path) -> Result<Findings> {
-    let metadata = Metadata::read(root)?;
     let allowed = Policy::read(root)?.licences.allowed;
-    let reached = metadata.reached();
-    Ok(metadata
-        .packages
+    Ok(built(root)?
         .iter()
-        .filter(|package| reached.contains_key(package.id.as_str()))
-        .filter_map(|package| {
-            let expression = package.license.as_deref().unwrap_or("");
-            match licence::met(expression, &allowed) {
+        .filter_map(
+            |(name, Built { licence, .. })| match licence::met(licence, &allowed) {
                 Ok(true) => None,
-                Ok(false) => Some(format!("{}: {expression:?} is not allowed", package.name)),
-                Err(error) => Some(format!("{}: {expression:?}: {error}", package.name)),
-            }
-        })
+                Ok(false) => Some(format!("{name}: {licence:?} is not allowed")),
+                Err(error) => Some(format!("{name}: {licence:?}: {error}")),
+            },
+        )
         .collect())
 }
 
-/// No crate of the ban list is in the graph.
+/// No crate of the ban list is built.
 pub(super) fn bans(root: &Path) -> Result<Findings> {
-    let metadata = Metadata::read(root)?;
-    let policy = Policy::read(root)?;
-    let reached = metadata.reached();
+    let built = built(root)?;
     let mut findings = Findings::new();
-    for (id, users) in &reached {
-        let Some(ban) = policy.ban.iter().find(|ban| ban.name == metadata.name(id)) else {
-            continue;
-        };
-        for user in users.iter().map(|user| metadata.name(user)) {
-            if !ban.allowed_through.iter().any(|allowed| allowed == user) {
+    for ban in Policy::read(root)?.ban {
+        for user in built
+            .get(&ban.name)
+            .map(|built| &built.users)
+            .into_iter()
+            .flatten()
+        {
+            if !ban.allowed_through.contains(user) {
                 findings.push(format!("{user} brings {}: {}", ban.name, ban.why));
             }
         }
@@ -203,6 +198,7 @@ pub(super) fn bans(root: &Path) -> Result<Findings> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
     use super::*;
 
     #[test]
@@ -215,30 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_is_reached_only_from_ours_and_knows_its_users() {
-        let metadata = Metadata {
-            packages: Vec::new(),
-            workspace_members: vec!["own".to_owned()],
-            workspace_root: String::new(),
-            resolve: Resolve {
-                nodes: [
-                    ("own", &["a"][..]),
-                    ("a", &["b"]),
-                    ("b", &[]),
-                    ("c", &["b"]),
-                ]
-                .map(|(id, uses)| Node {
-                    id: id.to_owned(),
-                    dependencies: uses.iter().map(|&name| name.to_owned()).collect(),
-                })
-                .into(),
-            },
-        };
-        let reached = metadata.reached();
-        assert_eq!(
-            reached.keys().copied().collect::<Vec<_>>(),
-            ["a", "b", "own"]
-        );
-        assert_eq!(reached.get("b"), Some(&BTreeSet::from(["a"])));
+    fn a_tree_tells_who_uses_what() {
+        let tree = "0|own v1 (/x)|MIT|\n1|a v1|MIT|\n2|b v2|ISC|\n1|c v1|MIT|\n2|b v2|ISC| (*)\n\n";
+        let built = parse_tree(tree).unwrap();
+        let b = built.get("b").unwrap();
+        assert_eq!(b.licence, "ISC");
+        assert_eq!(b.users, ["a", "c"].map(str::to_owned).into());
+        assert!(built.get("own").unwrap().users.is_empty());
+        assert!(parse_tree("0 no").is_err());
     }
 }
