@@ -1,0 +1,133 @@
+//! The codec against frames that a real APISIX and a scripted runner exchanged
+//! (`tests/golden/`): each reads as an independent decoder read it, and what is
+//! written back reads the same.
+
+#![allow(clippy::expect_used, reason = "test code")]
+
+mod support;
+
+use postern_wire::message::{Action, Entry, Info, Message};
+use postern_wire::{ErrorCode, frame};
+use serde_json::{Value, json};
+
+/// One character a byte, as the recording spells text.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn text(bytes: Option<&Vec<u8>>) -> Value {
+    bytes.map_or(Value::Null, |bytes| Value::String(latin1(bytes)))
+}
+
+fn entries(entries: &[Entry]) -> Value {
+    entries
+        .iter()
+        .map(|entry| json!([latin1(&entry.name), text(entry.value.as_ref())]))
+        .collect()
+}
+
+/// The message as the recording spells it.
+fn as_recorded(message: &Message) -> Value {
+    match message {
+        Message::Err(code) => json!({"code": match code {
+            ErrorCode::BadRequest => 0,
+            ErrorCode::ServiceUnavailable => 1,
+            ErrorCode::ConfTokenNotFound => 2,
+        }}),
+        Message::PrepareConfReq(call) => {
+            json!({"key": latin1(&call.key), "conf": entries(&call.conf)})
+        }
+        Message::PrepareConfResp { conf_token } => json!({"conf_token": conf_token}),
+        Message::HttpReqCallReq(call) => json!({
+            "id": call.id, "src_ip": call.src_ip, "method": call.method.number(),
+            "path": latin1(&call.path), "args": entries(&call.args),
+            "headers": entries(&call.headers), "conf_token": call.conf_token,
+        }),
+        Message::HttpReqCallResp { id, action } => match action {
+            None => json!({"id": id, "action": 0}),
+            Some(Action::Stop(stop)) => json!({"id": id, "action": 1, "stop": {
+                "status": stop.status, "headers": entries(&stop.headers),
+                "body": text(stop.body.as_ref()),
+            }}),
+            Some(Action::Rewrite(rewrite)) => json!({"id": id, "action": 2, "rewrite": {
+                "path": text(rewrite.path.as_ref()), "headers": entries(&rewrite.headers),
+                "args": entries(&rewrite.args), "resp_headers": entries(&rewrite.resp_headers),
+                "body": text(rewrite.body.as_ref()),
+            }}),
+            Some(Action::Unknown(number)) => json!({"id": id, "action": number}),
+        },
+        Message::ExtraInfoReq(info) => match info {
+            Info::Var(name) => json!({"info": 1, "var": latin1(name)}),
+            Info::ReqBody => json!({"info": 2}),
+            Info::RespBody => json!({"info": 3}),
+            Info::Unknown(number) => json!({"info": number}),
+        },
+        Message::ExtraInfoResp { result } => json!({"result": text(result.as_ref())}),
+        Message::HttpRespCallReq(call) => json!({
+            "id": call.id, "status": call.status, "headers": entries(&call.headers),
+            "conf_token": call.conf_token,
+        }),
+        Message::HttpRespCallResp(answer) => json!({
+            "id": answer.id, "status": answer.status, "headers": entries(&answer.headers),
+            "body": text(answer.body.as_ref()),
+        }),
+    }
+}
+
+fn read(frame: &support::Recorded) -> Result<Message, String> {
+    let (frame_type, body) = frame::split(&frame.bytes).map_err(|error| error.to_string())?;
+    Message::decode(frame.from, frame_type, body).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_frame_reads_as_recorded_and_survives_being_written_again() {
+    let mut whole = 0;
+    for frame in support::recorded() {
+        let Some(decoded) = &frame.decoded else {
+            continue;
+        };
+        let (name, from) = (&frame.exchange, frame.from);
+        let message = read(&frame).unwrap_or_else(|error| panic!("{name}, from {from}: {error}"));
+        assert_eq!(&as_recorded(&message), decoded, "{name}, from {from}");
+
+        let written = message.encode().expect("short enough");
+        let (frame_type, body) = frame::split(&written).expect("a whole frame");
+        let again = Message::decode(from, frame_type, body).expect("what was just written");
+        assert_eq!(again, message, "{name}, from {from}");
+        whole += 1;
+    }
+    assert!(whole > 0, "the recording holds no frame that can be read");
+}
+
+#[test]
+fn frames_broken_on_purpose_are_errors_that_say_what_is_wrong() {
+    let broken: Vec<(String, String)> = support::recorded()
+        .iter()
+        .filter(|frame| frame.decoded.is_none())
+        .map(|frame| {
+            let error = read(frame).expect_err(&frame.exchange);
+            assert!(!error.contains('\n'), "{error}");
+            (frame.exchange.clone(), error)
+        })
+        .collect();
+    if std::env::var_os("GOLDEN").is_some() {
+        return;
+    }
+    let expect = [
+        ("errempty", "error frame: not a valid FlatBuffers buffer"),
+        ("partial", "the frame ends early: 7 bytes of 259"),
+        ("unknowntype", "frame type 77 is not one of the protocol's"),
+        (
+            "emptyframe",
+            "http-req-call answer: not a valid FlatBuffers buffer",
+        ),
+    ];
+    assert_eq!(broken.len(), expect.len(), "{broken:?}");
+    for (name, message) in expect {
+        let (_, error) = broken
+            .iter()
+            .find(|(exchange, _)| exchange == name)
+            .expect(name);
+        assert!(error.starts_with(message), "{name}: {error}");
+    }
+}
