@@ -71,6 +71,7 @@ impl Http {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 body,
+                correlation_id_sent: None,
             })
         };
         tokio::time::timeout(LIMIT, exchange)
@@ -99,6 +100,7 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+    pub(crate) correlation_id_sent: Option<String>,
 }
 
 impl Reply {

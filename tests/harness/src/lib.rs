@@ -5,10 +5,12 @@
 //! with their configuration and logs in a folder of their own. They end with the
 //! value that stands for them, and with this process if that comes first.
 
+pub mod api;
 pub mod http;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod token;
 mod wait;
 mod watchdog;
 

@@ -123,7 +123,10 @@ async fn accepts_logins(address: SocketAddr) -> Result<()> {
         _ => {
             let mut rest = Vec::new();
             stream.take(512).read_to_end(&mut rest).await?;
-            bail!("it answers {}", String::from_utf8_lossy(&rest).escape_debug())
+            bail!(
+                "it answers {}",
+                String::from_utf8_lossy(&rest).escape_debug()
+            )
         }
     }
 }

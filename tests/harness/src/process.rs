@@ -104,9 +104,13 @@ impl Process {
             Err(error) => Ok(Err(error.into())),
         })
         .await;
-        verdict
-            .and_then(|inner| inner)
-            .with_context(|| format!("{} did not start; its log ends:\n{}", self.name, self.tail()))
+        verdict.and_then(|inner| inner).with_context(|| {
+            format!(
+                "{} did not start; its log ends:\n{}",
+                self.name,
+                self.tail()
+            )
+        })
     }
 
     /// The exit status, if it has ended.
@@ -218,7 +222,10 @@ pub fn binaries() -> Result<PathBuf> {
 pub fn binary(name: &str) -> Result<PathBuf> {
     let path = binaries()?.join(name);
     if !path.is_file() {
-        bail!("{} is not there: run `cargo build --workspace`", path.display());
+        bail!(
+            "{} is not there: run `cargo build --workspace`",
+            path.display()
+        );
     }
     Ok(path)
 }
