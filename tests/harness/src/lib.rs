@@ -10,8 +10,30 @@ pub mod http;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod services;
+pub mod stack;
 pub mod token;
 mod wait;
 mod watchdog;
 
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
 pub use wait::wait_for;
+
+/// A folder that is removed with the value, or with this process. Other users
+/// may pass through it: PostgreSQL and a gateway's workers run as such.
+///
+/// # Errors
+/// It cannot be made.
+pub fn temporary_folder(prefix: &str) -> Result<TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("{prefix}-"))
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir()
+        .context("cannot make a temporary folder")?;
+    watchdog::remove(folder.path())?;
+    Ok(folder)
+}

@@ -1,0 +1,70 @@
+//! The demo: a tenant, its admin, a workspace, made through the API itself.
+//!
+//! It looks first and makes only what is missing, so a second run finds what
+//! the first one made and whatever has been changed since.
+
+use anyhow::{Context as _, Result};
+use postern_harness::api::Client;
+use serde_json::{Value, json};
+
+const TENANT_SLUG: &str = "acme";
+const WORKSPACE_SLUG: &str = "demo";
+
+/// The tenant's id.
+pub(super) async fn tenant(platform: &Client) -> Result<String> {
+    if let Some(id) = find(platform, "/v1/tenants?limit=100", TENANT_SLUG).await? {
+        return Ok(id);
+    }
+    let body = json!({
+        "slug": TENANT_SLUG,
+        "displayName": "Acme Corporation",
+        "plan": "growth",
+        "adminEmail": "admin@acme.example.com",
+    });
+    platform
+        .post("/v1/tenants", &body)
+        .await?
+        .expect(201)?
+        .text_at("/id")
+}
+
+/// The workspace's id.
+pub(super) async fn workspace(admin: &Client, tenant_id: &str) -> Result<String> {
+    if let Some(id) = find(admin, "/v1/workspaces?limit=100", WORKSPACE_SLUG).await? {
+        return Ok(id);
+    }
+    let body = json!({
+        "tenantId": tenant_id,
+        "slug": WORKSPACE_SLUG,
+        "displayName": "Demo",
+        "capabilities": ["postgres"],
+    });
+    admin
+        .post("/v1/workspaces", &body)
+        .await?
+        .expect(201)?
+        .text_at("/id")
+}
+
+/// The id of the resource with this slug that is not deactivated, over all pages.
+async fn find(client: &Client, list: &str, slug: &str) -> Result<Option<String>> {
+    let mut path = list.to_owned();
+    loop {
+        let page = client.get(&path).await?.expect(200)?.json()?;
+        let rows = page.get("data").and_then(Value::as_array);
+        let row = rows.context("a list without data")?.iter().find(|row| {
+            row.get("slug") == Some(&json!(slug))
+                && row.get("status") != Some(&json!("deactivated"))
+        });
+        if let Some(id) = row.and_then(|row| row.get("id")).and_then(Value::as_str) {
+            return Ok(Some(id.to_owned()));
+        }
+        match page
+            .pointer("/pagination/nextCursor")
+            .and_then(Value::as_str)
+        {
+            Some(cursor) => path = format!("{list}&cursor={cursor}"),
+            None => return Ok(None),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Configuration files of one run: the repository's own, with addresses and key
+//! files of this run put in.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{AUDIENCE, Addresses, Plan, keys, write_private};
+use crate::process::binary;
+
+/// What a gateway is started with.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    /// Where it may put what it needs besides.
+    pub(super) folder: PathBuf,
+    /// `config.yaml`
+    pub(super) config: PathBuf,
+    /// `apisix.yaml`
+    pub(super) routes: PathBuf,
+}
+
+/// The socket on which the handlers serve the directory to runners.
+fn directory(plan: &Plan) -> PathBuf {
+    plan.run.join("directory.sock")
+}
+
+/// Writes the handlers' file.
+pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
+    let file = json!({
+        "listen": addresses.handlers.address().to_string(),
+        "admin": addresses.handlers_admin.address().to_string(),
+        "directory": format!("unix:{}", directory(plan).display()),
+        "database": {"url": addresses.database},
+        "contextKeys": keys::opening(&plan.data),
+        "outcomeKeys": keys::outcomes(&plan.data),
+    });
+    write(&plan.run.join("postern-handlers.yaml"), &file)
+}
+
+/// Writes the runner's file and the gateway's two.
+pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
+    let runner = json!({
+        "plugins": {
+            "jwt": {"issuers": [{
+                "issuer": plan.issuer(),
+                "audiences": [AUDIENCE],
+                "jwks": format!("{}/protocol/openid-connect/certs", plan.issuer()),
+            }]},
+        },
+    });
+    let runner = write(&plan.run.join("postern-runner.yaml"), &runner)?;
+    let mut config = read(&plan.configuration.join("config.yaml"))?;
+    put(
+        &mut config,
+        "/ext-plugin/cmd",
+        json!([binary("postern-runner")?, "--config", runner]),
+    )?;
+    let listen = json!([{"ip": "127.0.0.1", "port": plan.gateway_port}]);
+    put(&mut config, "/apisix/node_listen", listen)?;
+    let mut routes = read(&plan.configuration.join("apisix.yaml"))?;
+    let nodes = json!({ addresses.handlers.address().to_string(): 1 });
+    put(&mut routes, "/upstreams/0/nodes", nodes)?;
+    let folder = plan.run.clone();
+    let config = write(&folder.join("config.yaml"), &config)?;
+    let path = folder.join("apisix.yaml");
+    // APISIX reads the file only up to this mark.
+    write_private(
+        &path,
+        &format!("{}#END\n", serde_yaml_ng::to_string(&routes)?),
+    )?;
+    Ok(Rendered {
+        folder,
+        config,
+        routes: path,
+    })
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_yaml_ng::from_str(&text).with_context(|| format!("{} is not right", path.display()))
+}
+
+fn put(file: &mut Value, pointer: &str, value: Value) -> Result<()> {
+    let place = file
+        .pointer_mut(pointer)
+        .with_context(|| format!("nothing at {pointer} to replace"))?;
+    *place = value;
+    Ok(())
+}
+
+fn write(path: &Path, file: &Value) -> Result<PathBuf> {
+    write_private(path, &serde_yaml_ng::to_string(file)?)?;
+    Ok(path.to_owned())
+}
