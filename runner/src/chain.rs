@@ -45,6 +45,7 @@ impl Chain {
     /// Asks plugin after plugin about a request.
     pub(crate) async fn on_request(&self, request: &mut Request<'_>) -> Verdict {
         for link in &self.links {
+            request.asked = link.name;
             match link.on_request(request).await {
                 Flow::Next => {}
                 Flow::Pass => return Verdict::Forward,
@@ -57,6 +58,7 @@ impl Chain {
     /// Shows plugin after plugin an upstream's answer.
     pub(crate) async fn on_response(&self, response: &mut Response<'_>) -> Verdict {
         for link in &self.links {
+            response.asked = link.name;
             match link.bound.on_response(response).await {
                 Flow::Next => {}
                 Flow::Pass => return Verdict::Forward,

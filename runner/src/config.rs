@@ -288,6 +288,9 @@ impl RunnerConfig {
         );
         anyhow::ensure!(configurations > 0, "limits.configurations: must be above 0");
         anyhow::ensure!(conf_bytes > 0, "limits.confBytes: must be above 0");
+        if let Some(address) = &self.admin.listen {
+            Address::parse(address).context("admin.listen")?;
+        }
         anyhow::ensure!(self.log.queue > 0, "log.queue: must be above 0");
         Ok(())
     }
@@ -306,5 +309,30 @@ impl RunnerConfig {
         let path = address.strip_prefix("unix:").map(PathBuf::from);
         path.filter(|path| path.is_absolute() || path.components().count() > 0)
             .with_context(|| format!("{source}: {address:?} is not of the form unix:/path"))
+    }
+}
+
+/// Where the admin endpoint is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A socket's path.
+    Unix(PathBuf),
+    /// A port of this machine.
+    Loopback(std::net::SocketAddr),
+}
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address: std::net::SocketAddr = text.parse().with_context(|| {
+            format!("{text:?} is neither unix:/path nor an address with a port")
+        })?;
+        anyhow::ensure!(
+            address.ip().is_loopback(),
+            "{text:?} is not of this machine alone; use 127.0.0.1 or unix:/path"
+        );
+        Ok(Self::Loopback(address))
     }
 }

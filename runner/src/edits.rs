@@ -3,12 +3,54 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use postern_wire::write::{Pair, Rewrite};
 
-/// A name with its new value; `None` deletes the name.
-pub(crate) type Edit = (Cow<'static, str>, Option<Bytes>);
+/// A name with its new value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edit {
+    pub(crate) name: Cow<'static, str>,
+    /// `None` deletes the name.
+    pub(crate) value: Option<Bytes>,
+}
+
+impl Edit {
+    pub(crate) fn set(name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
+        Self {
+            name: name.into(),
+            value: Some(value.into()),
+        }
+    }
+
+    pub(crate) fn delete(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            value: None,
+        }
+    }
+
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
+impl Pair for Edit {
+    fn name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+}
+
+/// What entries cost in a frame, at most.
+pub(crate) fn size<P: Pair>(entries: &[P]) -> usize {
+    let entry = |entry: &P| 48 + entry.name().len() + entry.value().map_or(0, <[u8]>::len);
+    entries.iter().map(entry).sum()
+}
 
 /// Changes to a request on its way upstream, and headers for the answer that comes back.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Edits {
     pub(crate) path: Option<Bytes>,
     pub(crate) headers: Vec<Edit>,
@@ -26,15 +68,30 @@ impl Edits {
             && self.response_headers.is_empty()
             && self.body.is_none()
     }
+
+    /// As the gateway is told.
+    pub(crate) fn rewrite(&self) -> Rewrite<'_, Edit> {
+        Rewrite {
+            path: self.path.as_deref(),
+            headers: &self.headers,
+            args: &self.args,
+            resp_headers: &self.response_headers,
+            body: self.body.as_deref(),
+        }
+    }
+
+    /// What they cost in a frame, at most.
+    pub(crate) fn size(&self) -> usize {
+        let blobs = [&self.path, &self.body].into_iter().flatten();
+        let lists = [&self.headers, &self.args, &self.response_headers];
+        blobs.map(Bytes::len).sum::<usize>() + lists.map(|list| size(list)).iter().sum::<usize>()
+    }
 }
 
 /// The last word on a name wins, whoever said it and in whatever case.
-pub(crate) fn set(list: &mut Vec<Edit>, name: Cow<'static, str>, value: Option<Bytes>) {
-    match list
-        .iter_mut()
-        .find(|(known, _)| known.eq_ignore_ascii_case(&name))
-    {
-        Some(known) => *known = (name, value),
-        None => list.push((name, value)),
+pub(crate) fn put(list: &mut Vec<Edit>, edit: Edit) {
+    match list.iter_mut().find(|known| known.is(&edit.name)) {
+        Some(known) => *known = edit,
+        None => list.push(edit),
     }
 }

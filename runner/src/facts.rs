@@ -6,12 +6,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use postern_context::{Claim, RateLimit};
+
 /// The facts of one request. `'a` is the request's frame: facts may borrow from it.
 #[derive(Debug, Default)]
 pub struct Facts<'a> {
     /// Set by `correlation-id`: the client's, checked, or a new one. What the
     /// envelope and the answer's `X-Correlation-Id` carry.
     pub correlation_id: Option<Cow<'a, str>>,
+    /// Set by `headers`: the API version the client was written for.
+    pub api_version: Option<Cow<'a, str>>,
     /// Set by `jwt`: who asks. `None` on public routes.
     pub identity: Option<Arc<Identity>>,
     /// Set by `authorize`: the tenant that is acted on, which a platform token names
@@ -25,7 +29,7 @@ pub struct Facts<'a> {
     /// ran. A refusal carries it in its headers.
     pub rate_limit: Option<RateLimit>,
     /// Set by `idempotency`: the claim that was taken for this request.
-    pub claim: Option<String>,
+    pub claim: Option<Claim>,
     /// Facts of plugins from elsewhere, by type.
     pub extensions: http::Extensions,
 }
@@ -55,43 +59,23 @@ pub struct Identity {
     pub client: Option<String>,
 }
 
-/// The state of a limit after a request was counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// The policy's name, as in `RateLimit-Policy`.
-    pub policy: Cow<'static, str>,
-    /// Requests per minute.
-    pub limit: u32,
-    /// Requests that may come at once on top.
-    pub burst: u32,
-    /// Requests that would pass now.
-    pub remaining: u32,
-    /// When the bucket is full again, in seconds since 1970.
-    pub reset_at: u64,
-    /// Seconds until the bucket is full again.
-    pub reset_in: u64,
-}
-
-impl RateLimit {
-    /// The headers that tell a client about it: `X-RateLimit-*` and the two fields of
-    /// draft-ietf-httpapi-ratelimit-headers-11.
-    pub(crate) fn headers(&self, mut add: impl FnMut(&'static str, String)) {
-        let Self {
-            policy,
-            limit,
-            burst,
-            remaining,
-            reset_at,
-            reset_in,
-        } = self;
-        add("X-RateLimit-Limit", limit.to_string());
-        add("X-RateLimit-Remaining", remaining.to_string());
-        add("X-RateLimit-Reset", reset_at.to_string());
-        add(
-            "RateLimit",
-            format!("\"{policy}\";r={remaining};t={reset_in}"),
-        );
-        let quota = limit.saturating_add(*burst);
-        add("RateLimit-Policy", format!("\"{policy}\";q={quota};w=60"));
-    }
+/// The headers that tell a client about a limit: `X-RateLimit-*` and the two fields of
+/// draft-ietf-httpapi-ratelimit-headers-11.
+pub(crate) fn rate_limit_headers(state: &RateLimit, mut add: impl FnMut(&'static str, String)) {
+    let RateLimit {
+        policy,
+        limit,
+        remaining,
+        reset,
+        reset_after,
+        ..
+    } = state;
+    add("X-RateLimit-Limit", limit.to_string());
+    add("X-RateLimit-Remaining", remaining.to_string());
+    add("X-RateLimit-Reset", reset.to_string());
+    add(
+        "RateLimit",
+        format!("\"{policy}\";r={remaining};t={reset_after}"),
+    );
+    add("RateLimit-Policy", format!("\"{policy}\";q={limit};w=60"));
 }

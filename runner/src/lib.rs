@@ -17,22 +17,40 @@
 //! |---|---|
 //! | [`plugin`], [`request`], [`response`], [`reply`], [`facts`] | what a plugin sees and says |
 //! | [`chain`], [`registry`] | plugins bound to a route's configuration |
+//! | `rpc` | frames in, frames out: connections, calls, tokens |
+//! | `supervisor`, `worker`, `control` | the process that keeps the socket, the one that answers, and what they say |
 //! | [`config`] | the process's own settings |
+//! | `admin`, `events`, `logging`, `metrics` | what is seen from outside |
+//! | `cli` | serve, check, schema, explain |
+//! | [`testkit`] | tests of plugins without a gateway |
 //! | [`plugins`] | the house's plugins |
 
+mod admin;
 pub mod chain;
+mod cli;
 pub mod config;
+mod control;
+mod descriptors;
 mod edits;
+mod events;
 mod extra;
 pub mod facts;
+mod histogram;
+mod logging;
+mod metrics;
 pub mod plugin;
 pub mod plugins;
 pub mod registry;
 pub mod reply;
 pub mod request;
 pub mod response;
+mod rpc;
+mod supervisor;
+pub mod testkit;
+mod worker;
 
 pub use chain::Chain;
+pub use cli::main;
 pub use config::RunnerConfig;
 pub use extra::ExtraError;
 pub use facts::{Facts, Identity, RateLimit};

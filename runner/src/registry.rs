@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +22,18 @@ use crate::plugin::{ConfigError, Plugin};
 /// [`Plugin::check`], so that only the routes that use it are closed.
 pub type Compose = fn(&crate::RunnerConfig) -> anyhow::Result<Registry>;
 
+/// Makes the plugins and sees to it that every section of the file was wanted.
+pub(crate) fn compose(compose: Compose, config: &crate::RunnerConfig) -> anyhow::Result<Registry> {
+    let registry = compose(config)?;
+    config.plugins.unread()?;
+    Ok(registry)
+}
+
 /// Plugins by name, background tasks, readiness.
 #[derive(Default)]
 pub struct Registry {
     plugins: BTreeMap<&'static str, Box<dyn Bind>>,
-    tasks: Vec<Task>,
+    tasks: Mutex<Vec<Task>>,
     ready: Vec<(
         &'static str,
         Box<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -62,15 +69,13 @@ impl Registry {
     /// refresh, a watch). Started in the worker and in `explain` only; asked to end by
     /// the token. A task that panics is logged and not started again.
     #[must_use]
-    pub fn with_task<F, Fut>(mut self, name: &'static str, start: F) -> Self
+    pub fn with_task<F, Fut>(self, name: &'static str, start: F) -> Self
     where
         F: FnOnce(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.push(Task {
-            name,
-            start: Box::new(move |stop| Box::pin(start(stop))),
-        });
+        let start = Box::new(move |stop| -> BoxFuture<'static, ()> { Box::pin(start(stop)) });
+        self.tasks().push(Task { name, start });
         self
     }
 
@@ -134,8 +139,8 @@ impl Registry {
     }
 
     /// Starts the background tasks; they end with `stop`.
-    pub(crate) fn start_tasks(&mut self, stop: &CancellationToken) {
-        for Task { name, start } in self.tasks.drain(..) {
+    pub(crate) fn start_tasks(&self, stop: &CancellationToken) {
+        for Task { name, start } in std::mem::take(&mut *self.tasks()) {
             let task = tokio::spawn(start(stop.clone()));
             let stop = stop.clone();
             tokio::spawn(async move {
@@ -147,6 +152,10 @@ impl Registry {
                 }
             });
         }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that is not ready, with the reason.

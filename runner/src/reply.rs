@@ -8,8 +8,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use postern_contract::{Code, Detail, Envelope, header};
+use postern_wire::write::Stop;
 
-use crate::facts::Facts;
+use crate::edits::{Edit, put, size};
+use crate::facts::{Facts, rate_limit_headers};
 
 /// An answer to the client in place of the upstream's.
 ///
@@ -18,7 +20,7 @@ use crate::facts::Facts;
 #[derive(Clone, Debug)]
 pub struct Reply {
     status: u16,
-    headers: Vec<(Cow<'static, str>, Bytes)>,
+    headers: Vec<Edit>,
     body: Body,
 }
 
@@ -91,15 +93,14 @@ impl Reply {
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Bytes>,
     ) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.headers.push(Edit::set(name, value));
         self
     }
 
     /// The body and its `Content-Type`.
     #[must_use]
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        self.headers
-            .retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        self.headers.retain(|header| !header.is("Content-Type"));
         self.body = Body::Bytes(body.into());
         self.with_header("Content-Type", content_type.as_bytes())
     }
@@ -138,11 +139,11 @@ impl Reply {
     /// The first value of a header, by any spelling of its name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let found = self
-            .headers
+        self.headers
             .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_ref())
+            .find(|edit| edit.is(name))?
+            .value
+            .as_deref()
     }
 
     /// What goes to the gateway: facts that the client may see are added, what the
@@ -153,12 +154,7 @@ impl Reply {
             mut headers,
             body,
         } = self;
-        headers.retain(|(name, _)| !FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)));
-        let has = |headers: &[(Cow<'static, str>, Bytes)], wanted: &str| {
-            headers
-                .iter()
-                .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
-        };
+        headers.retain(|header| !FRAMING.iter().any(|name| header.is(name)));
         // Even a request without a usable id gets one, so that its refusal can be reported.
         let correlation_id = match &facts.correlation_id {
             Some(id) => id.to_string(),
@@ -167,11 +163,10 @@ impl Reply {
         let body = match body {
             Body::Bytes(body) if body.is_empty() && status >= 300 && status != 304 => {
                 // The gateway would put its HTML page here.
-                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
-                headers.push(("Content-Type".into(), Bytes::from_static(b"text/plain")));
+                put(&mut headers, Edit::set("Content-Type", "text/plain"));
                 let reason = http::StatusCode::from_u16(status).ok();
-                let reason = reason.and_then(|s| s.canonical_reason()).unwrap_or("error");
-                Bytes::from_static(reason.as_bytes())
+                let reason = reason.and_then(|status| status.canonical_reason());
+                Bytes::from_static(reason.unwrap_or("error").as_bytes())
             }
             Body::Bytes(body) => body,
             Body::Error {
@@ -179,29 +174,22 @@ impl Reply {
                 message,
                 details,
             } => {
-                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
-                headers.push((
-                    "Content-Type".into(),
-                    Bytes::from_static(b"application/json"),
-                ));
-                Envelope::new(code, &message, &correlation_id, &details)
-                    .to_json()
-                    .into()
+                put(&mut headers, Edit::set("Content-Type", "application/json"));
+                let envelope = Envelope::new(code, &message, &correlation_id, &details);
+                envelope.to_json().into()
             }
         };
-        if !has(&headers, "content-type") && !body.is_empty() {
-            let any = Bytes::from_static(b"application/octet-stream");
-            headers.push(("Content-Type".into(), any));
+        let mut default = |name: &'static str, value: Bytes| {
+            if !headers.iter().any(|header| header.is(name)) {
+                headers.push(Edit::set(name, value));
+            }
+        };
+        if !body.is_empty() {
+            default("Content-Type", "application/octet-stream".into());
         }
-        if !has(&headers, "x-correlation-id") {
-            headers.push(("X-Correlation-Id".into(), correlation_id.into()));
-        }
-        if let Some(limit) = &facts.rate_limit {
-            limit.headers(|name, value| {
-                if !has(&headers, name) {
-                    headers.push((name.into(), value.into()));
-                }
-            });
+        default("X-Correlation-Id", correlation_id.into());
+        if let Some(state) = &facts.rate_limit {
+            rate_limit_headers(state, |name, value| default(name, value.into()));
         }
         Finished {
             status,
@@ -215,8 +203,25 @@ impl Reply {
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(Cow<'static, str>, Bytes)>,
+    pub(crate) headers: Vec<Edit>,
     pub(crate) body: Bytes,
+}
+
+impl Finished {
+    /// As the gateway is told.
+    pub(crate) fn encodable(&self) -> Stop<'_, Edit> {
+        let body = (!self.body.is_empty()).then_some(&*self.body);
+        Stop {
+            status: self.status,
+            headers: &self.headers,
+            body,
+        }
+    }
+
+    /// What it costs in a frame, at most.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.headers) + self.body.len()
+    }
 }
 
 fn checked(status: u16) -> u16 {

@@ -10,11 +10,11 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::Method;
 use postern_contract::path::PathError;
-use postern_contract::{Match, routes};
+use postern_contract::{Match, header, routes};
 pub use postern_wire::read::Entry;
 use postern_wire::read::HttpReqCall;
 
-use crate::edits::{Edits, set};
+use crate::edits::{Edit, Edits, put};
 use crate::extra::{Extra, ExtraError, Question};
 use crate::facts::Facts;
 
@@ -24,15 +24,17 @@ pub struct Request<'a> {
     method: Method,
     headers: OnceLock<Vec<Entry<'a>>>,
     route: OnceLock<Result<Match<'a>, PathError>>,
-    extra: &'a mut (dyn Extra + 'a),
+    extra: &'a mut dyn Extra,
     body: Option<Option<Bytes>>,
     edits: Edits,
+    /// Whom the chain asked last; the culprit when it panics or is too slow.
+    pub(crate) asked: &'static str,
     /// What the plugins before found out.
     pub facts: Facts<'a>,
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(call: HttpReqCall<'a>, extra: &'a mut (dyn Extra + 'a)) -> Self {
+    pub(crate) fn new(call: HttpReqCall<'a>, extra: &'a mut dyn Extra) -> Self {
         Self {
             method: method(call.method()),
             call,
@@ -41,6 +43,7 @@ impl<'a> Request<'a> {
             extra,
             body: None,
             edits: Edits::default(),
+            asked: "",
             facts: Facts::default(),
         }
     }
@@ -155,13 +158,13 @@ impl<'a> Request<'a> {
     /// Sets a header on the way upstream, replacing every copy the client sent.
     /// An empty value deletes, as the gateway has it.
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
-        set(&mut self.edits.headers, name.into(), Some(value.into()));
+        put(&mut self.edits.headers, Edit::set(name, value));
     }
 
     /// Deletes every copy of a header on the way upstream. `X_Name` is another header
     /// than `X-Name` to the gateway; delete both where it matters.
     pub fn remove_header(&mut self, name: impl Into<Cow<'static, str>>) {
-        set(&mut self.edits.headers, name.into(), None);
+        put(&mut self.edits.headers, Edit::delete(name));
     }
 
     /// The path the upstream gets, decoded: the gateway encodes it again.
@@ -171,12 +174,12 @@ impl<'a> Request<'a> {
 
     /// Sets an argument of the query.
     pub fn set_arg(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
-        self.edits.args.push((name.into(), Some(value.into())));
+        self.edits.args.push(Edit::set(name, value));
     }
 
     /// Deletes an argument of the query.
     pub fn remove_arg(&mut self, name: impl Into<Cow<'static, str>>) {
-        self.edits.args.push((name.into(), None));
+        self.edits.args.push(Edit::delete(name));
     }
 
     /// Replaces the body; the gateway ignores an empty one.
@@ -187,15 +190,35 @@ impl<'a> Request<'a> {
     /// Adds a header to the upstream's answer, *beside* one of the same name: leave to
     /// the upstream what the upstream sends.
     pub fn set_resp_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
-        set(
-            &mut self.edits.response_headers,
-            name.into(),
-            Some(value.into()),
-        );
+        put(&mut self.edits.response_headers, Edit::set(name, value));
     }
 
     pub(crate) fn edits(&self) -> &Edits {
         &self.edits
+    }
+
+    /// The id of the matched row, if anybody has looked for it.
+    pub(crate) fn known_route(&self) -> Option<&'static str> {
+        match self.route.get()?.as_ref() {
+            Ok(Match::Found(route, _)) => Some(&route.id),
+            _ => None,
+        }
+    }
+
+    /// What came of it: the edits, and the facts an answer shows.
+    pub(crate) fn into_parts(mut self) -> (Edits, Facts<'a>) {
+        if self.facts.correlation_id.is_none() {
+            // A chain that never came to `correlation-id` still answers under the
+            // client's id, if there is exactly one good one.
+            let mut sent = self.header_values(header::CORRELATION_ID);
+            if let (Some(id), None) = (sent.next(), sent.next()) {
+                let id = std::str::from_utf8(id).ok();
+                let id = id.filter(|id| header::is_correlation_id(id.as_bytes()));
+                drop(sent);
+                self.facts.correlation_id = id.map(Cow::Borrowed);
+            }
+        }
+        (self.edits, self.facts)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The upstream's answer as a plugin sees it (`ext-plugin-post-resp`).
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
+use postern_wire::read::HttpRespCall;
+use postern_wire::write::Respond;
 
+use crate::edits::size;
 use crate::extra::{Extra, ExtraError, Question};
 use crate::facts::Facts;
 use crate::request::Entry;
@@ -16,38 +17,66 @@ use crate::request::Entry;
 pub struct Response<'a> {
     status: u16,
     sent: Vec<Entry<'a>>,
-    extra: &'a mut (dyn Extra + 'a),
+    extra: &'a mut dyn Extra,
     body: Option<Option<Bytes>>,
-    new_status: Option<u16>,
-    new_headers: Option<Vec<(Cow<'a, [u8]>, Bytes)>>,
-    new_body: Option<Bytes>,
+    edits: ResponseEdits,
+    /// Whom the chain asked last; the culprit when it panics or is too slow.
+    pub(crate) asked: &'static str,
     /// What the plugins before found out about this answer.
     pub facts: Facts<'a>,
 }
 
+/// What the chain changed on an answer.
+#[derive(Debug, Default)]
+pub(crate) struct ResponseEdits {
+    /// 0 keeps the upstream's.
+    status: u16,
+    /// `None` keeps the upstream's.
+    headers: Option<Vec<(Bytes, Option<Bytes>)>>,
+    /// `None` keeps the upstream's.
+    body: Option<Bytes>,
+}
+
+impl ResponseEdits {
+    /// As the gateway is told.
+    pub(crate) fn respond(&self) -> Respond<'_, (Bytes, Option<Bytes>)> {
+        Respond {
+            status: self.status,
+            headers: self.headers.as_deref().unwrap_or_default(),
+            body: self.body.as_deref(),
+        }
+    }
+
+    /// What they cost in a frame, at most.
+    pub(crate) fn size(&self) -> usize {
+        let headers = self.headers.as_deref().map_or(0, size);
+        headers + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Headers of the message's framing, which the gateway makes itself.
-const FRAMING: [&[u8]; 3] = [b"connection", b"content-length", b"transfer-encoding"];
+const FRAMING: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
 
 impl<'a> Response<'a> {
-    pub(crate) fn new(status: u16, sent: Vec<Entry<'a>>, extra: &'a mut (dyn Extra + 'a)) -> Self {
-        let (new_status, new_headers, new_body) = (None, None, None);
-        let facts = Facts::default();
+    pub(crate) fn new(call: &HttpRespCall<'a>, extra: &'a mut dyn Extra) -> Self {
         Self {
-            status,
-            sent,
+            status: call.status(),
+            sent: call.headers().collect(),
             extra,
             body: None,
-            new_status,
-            new_headers,
-            new_body,
-            facts,
+            edits: ResponseEdits::default(),
+            asked: "",
+            facts: Facts::default(),
         }
     }
 
     /// The upstream's status, or the one set before.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.new_status.unwrap_or(self.status)
+        match self.edits.status {
+            0 => self.status,
+            changed => changed,
+        }
     }
 
     /// The first value of a header of the upstream's answer, by any spelling of its name.
@@ -95,7 +124,7 @@ impl<'a> Response<'a> {
     /// Another status; outside 200–599 it is ignored.
     pub fn set_status(&mut self, status: u16) {
         if (200..=599).contains(&status) {
-            self.new_status = Some(status);
+            self.edits.status = status;
         }
     }
 
@@ -103,7 +132,7 @@ impl<'a> Response<'a> {
     pub fn set_header(&mut self, name: &'static str, value: impl Into<Bytes>) {
         let headers = self.changed();
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes()));
-        headers.push((Cow::Borrowed(name.as_bytes()), value.into()));
+        headers.push((Bytes::from_static(name.as_bytes()), Some(value.into())));
     }
 
     /// Deletes every header of a name.
@@ -114,43 +143,31 @@ impl<'a> Response<'a> {
 
     /// Another body.
     pub fn set_body(&mut self, body: impl Into<Bytes>) {
-        self.new_body = Some(body.into());
+        self.edits.body = Some(body.into());
     }
 
     /// The headers as they will be sent, copied from the upstream's at the first change.
-    fn changed(&mut self) -> &mut Vec<(Cow<'a, [u8]>, Bytes)> {
-        let sent = &self.sent;
-        self.new_headers.get_or_insert_with(|| {
-            let kept = sent
+    fn changed(&mut self) -> &mut Vec<(Bytes, Option<Bytes>)> {
+        let framing = |name: &[u8]| {
+            FRAMING
                 .iter()
-                .filter(|(name, _)| !FRAMING.contains(&&*name.to_ascii_lowercase()));
-            let copy = |value: Option<&[u8]>| Bytes::copy_from_slice(value.unwrap_or_default());
-            kept.map(|(name, value)| (Cow::Borrowed(*name), copy(*value)))
-                .collect()
+                .any(|f| name.eq_ignore_ascii_case(f.as_bytes()))
+        };
+        let sent = &self.sent;
+        self.edits.headers.get_or_insert_with(|| {
+            let kept = sent.iter().filter(|(name, _)| !framing(name));
+            let copy = |(name, value): &Entry<'_>| {
+                (
+                    Bytes::copy_from_slice(name),
+                    value.map(Bytes::copy_from_slice),
+                )
+            };
+            kept.map(copy).collect()
         })
     }
 
-    pub(crate) fn into_edits(self) -> ResponseEdits<'a> {
-        let Self {
-            new_status,
-            new_headers,
-            new_body,
-            ..
-        } = self;
-        ResponseEdits {
-            status: new_status,
-            headers: new_headers.unwrap_or_default(),
-            body: new_body,
-        }
+    /// What came of it: the edits, and the facts an answer shows.
+    pub(crate) fn into_parts(self) -> (ResponseEdits, Facts<'a>) {
+        (self.edits, self.facts)
     }
-}
-
-/// What the chain changed on an answer.
-pub(crate) struct ResponseEdits<'a> {
-    /// `None` keeps the upstream's.
-    pub(crate) status: Option<u16>,
-    /// Empty keeps the upstream's.
-    pub(crate) headers: Vec<(Cow<'a, [u8]>, Bytes)>,
-    /// `None` keeps the upstream's.
-    pub(crate) body: Option<Bytes>,
 }

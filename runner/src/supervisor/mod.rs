@@ -1,0 +1,348 @@
+//! The process that the gateway starts: it keeps what must outlive a worker.
+//!
+//! The gateway restarts a runner that ended only after 3 s, and answers 503 until
+//! then. So this process keeps the socket (connects wait in its backlog) and the
+//! tables of tokens, and a worker that dies is replaced within milliseconds.
+//!
+//! start: check → first worker checks too → bind → give up privileges → serve.
+//! SIGHUP: a new worker with the configuration as it is now; once that is ready it
+//! takes over accepting *and* the idle connections. SIGTERM: drained within 1 s.
+
+mod child;
+mod privileges;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use self::child::{Id, News, Order, Worker};
+use crate::config::RunnerConfig;
+use crate::control::{Message, pair};
+use crate::rpc::tokens::Tokens;
+
+/// The gateway kills 1 s after SIGTERM.
+const GRACE: Duration = Duration::from_millis(930);
+/// A worker that served for so long did not crash in a loop.
+const SETTLED: Duration = Duration::from_secs(10);
+/// The longest wait before a crashed worker is started again.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Serves until it is told to end.
+pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let (text, config) = read(file)?;
+    let path = config.listen_path()?;
+    let user = user(&config)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (sender, news) = mpsc::unbounded_channel();
+        let mut supervisor = Supervisor {
+            file: file.map(Path::to_owned),
+            tokens: Arc::new(Mutex::new(Tokens::new(config.limits.configurations))),
+            threads: config.worker.threads,
+            user,
+            listener: None,
+            workers: BTreeMap::new(),
+            current: None,
+            candidate: None,
+            hup_waiting: false,
+            good: text.clone(),
+            crashes: 0,
+            restart: None,
+            sender,
+        };
+        supervisor.start(text)?;
+        supervisor.serve(news, &path, &config).await
+    })
+}
+
+struct Supervisor {
+    file: Option<PathBuf>,
+    tokens: Arc<Mutex<Tokens>>,
+    threads: usize,
+    /// Whom workers become; `None` once this process is that user itself.
+    user: Option<privileges::User>,
+    listener: Option<UnixListener>,
+    workers: BTreeMap<Id, Worker>,
+    /// Who accepts.
+    current: Option<Id>,
+    /// Who is checking its configuration.
+    candidate: Option<Id>,
+    /// SIGHUP came while a candidate was checking.
+    hup_waiting: bool,
+    /// The configuration that a worker was ready to serve.
+    good: Bytes,
+    /// Workers that ended unasked since one last settled.
+    crashes: u32,
+    /// When the next worker is started after a crash.
+    restart: Option<Instant>,
+    sender: mpsc::UnboundedSender<(Id, News)>,
+}
+
+impl Supervisor {
+    async fn serve(
+        &mut self,
+        mut news: mpsc::UnboundedReceiver<(Id, News)>,
+        path: &Path,
+        config: &RunnerConfig,
+    ) -> anyhow::Result<ExitCode> {
+        let mut hup = signal(SignalKind::hangup())?;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        loop {
+            let restart = self.restart.unwrap_or_else(Instant::now);
+            tokio::select! {
+                Some((id, news)) = news.recv() => match news {
+                    News::Ready if self.listener.is_none() => {
+                        // Everything has been checked: from here on connects succeed.
+                        self.listener = Some(socket::bind(path, &config.socket)?);
+                        if let Some(user) = self.user.take() {
+                            privileges::become_user(user)?;
+                        }
+                        crate::logging::start(&config.log)?;
+                        tracing::info!(path = %path.display(), pid = std::process::id(), "listening");
+                        self.promote(id);
+                    }
+                    News::Ready => self.promote(id),
+                    News::Ended(status) => {
+                        if let Some(code) = self.ended(id, status) {
+                            return Ok(code);
+                        }
+                    }
+                },
+                () = sleep_until(restart), if self.restart.is_some() => {
+                    self.restart = None;
+                    self.start_or_retry();
+                }
+                _ = hup.recv() => self.reload(),
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+            }
+        }
+        self.drain(news).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Starts a worker that checks a configuration.
+    fn start(&mut self, config: Bytes) -> anyhow::Result<()> {
+        let id = self.workers.last_key_value().map_or(1, |(id, _)| id + 1);
+        let worker = Worker::start(
+            id,
+            config,
+            self.threads,
+            self.user,
+            &self.tokens,
+            &self.sender,
+        )?;
+        self.workers.insert(id, worker);
+        self.candidate = Some(id);
+        Ok(())
+    }
+
+    fn start_or_retry(&mut self) {
+        if let Err(error) = self.start(self.good.clone()) {
+            tracing::error!(error = format!("{error:#}"), "cannot start a worker");
+            self.restart = Some(Instant::now() + MAX_BACKOFF);
+        }
+    }
+
+    /// A worker is ready: it accepts, and gets the connections of the one before.
+    fn promote(&mut self, id: Id) {
+        self.candidate = None;
+        let before = self.current.replace(id);
+        let promoted = self.give_listener(id).and_then(|()| match before {
+            Some(before) => self.hand_over(before, id),
+            None => Ok(()),
+        });
+        if let Err(error) = promoted {
+            tracing::error!(error = format!("{error:#}"), "the change of workers failed");
+        }
+        if let Some(worker) = self.workers.get(&id) {
+            self.good = worker.config.clone();
+            tracing::info!(
+                worker = id,
+                us = worker.started.elapsed().as_micros(),
+                "worker serves"
+            );
+        }
+        if std::mem::take(&mut self.hup_waiting) {
+            self.reload();
+        }
+    }
+
+    fn give_listener(&self, id: Id) -> anyhow::Result<()> {
+        let listener = self.listener.as_ref().context("there is no socket")?;
+        let listener = listener.as_fd().try_clone_to_owned()?;
+        self.worker(id)?.give(Message::Listen, listener);
+        Ok(())
+    }
+
+    fn hand_over(&self, from: Id, to: Id) -> anyhow::Result<()> {
+        let (give, take) = pair()?;
+        self.worker(to)?.give(Message::Adopt, OwnedFd::from(take));
+        self.worker(from)?
+            .give(Message::HandOver, OwnedFd::from(give));
+        Ok(())
+    }
+
+    fn worker(&self, id: Id) -> anyhow::Result<&Worker> {
+        self.workers.get(&id).context("the worker has ended")
+    }
+
+    /// SIGHUP: the configuration as it is now, if it can be served.
+    fn reload(&mut self) {
+        if self.candidate.is_some() {
+            self.hup_waiting = true;
+            return;
+        }
+        crate::logging::reopen();
+        let started = read(self.file.as_deref()).and_then(|(text, config)| {
+            self.threads = config.worker.threads;
+            self.start(text)
+        });
+        if let Err(error) = started {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the configuration cannot be served; the one before stays"
+            );
+        }
+    }
+
+    /// A worker has ended. Gives a code when that is this process's end, too.
+    fn ended(&mut self, id: Id, status: Option<ExitStatus>) -> Option<ExitCode> {
+        let worker = self.workers.remove(&id)?;
+        let status = status.map_or_else(|| "unknown".into(), |status| status.to_string());
+        let was_candidate = self
+            .candidate
+            .take_if(|candidate| *candidate == id)
+            .is_some();
+        let was_current = self.current.take_if(|current| *current == id).is_some();
+        if was_candidate && self.listener.is_none() {
+            // It has said why, and nothing listens yet.
+            return Some(ExitCode::from(2));
+        }
+        if was_candidate {
+            tracing::error!(
+                worker = id,
+                status,
+                "a worker ended before it could serve; its configuration is not used"
+            );
+        }
+        if was_current {
+            tracing::error!(
+                worker = id,
+                status,
+                "a worker ended unasked; another one is started"
+            );
+        }
+        if self.current.is_none() && self.candidate.is_none() && self.restart.is_none() {
+            self.crashes = if worker.started.elapsed() > SETTLED {
+                1
+            } else {
+                self.crashes + 1
+            };
+            self.restart = Some(Instant::now() + backoff(self.crashes));
+        }
+        if was_candidate && std::mem::take(&mut self.hup_waiting) {
+            self.reload();
+        }
+        None
+    }
+
+    /// Lets the workers serve on for a little while, then end.
+    async fn drain(&mut self, mut news: mpsc::UnboundedReceiver<(Id, News)>) {
+        let deadline = Instant::now() + GRACE;
+        if let Some(candidate) = self.candidate.take().and_then(|id| self.workers.get(&id)) {
+            candidate.order(Order::Kill);
+        }
+        for worker in self.workers.values() {
+            worker.order(Order::Say(Message::Drain, None));
+        }
+        while !self.workers.is_empty() {
+            tokio::select! {
+                Some((id, news)) = news.recv() => if let News::Ended(_) = news {
+                    self.workers.remove(&id);
+                },
+                () = sleep_until(deadline) => {
+                    tracing::warn!(workers = self.workers.len(), "workers are killed that did not end in time");
+                    self.workers.values().for_each(|worker| worker.order(Order::Kill));
+                    break;
+                }
+            }
+        }
+        tracing::info!("ended");
+        crate::logging::flush();
+    }
+}
+
+/// At once after the first crash, then longer and longer.
+fn backoff(crashes: u32) -> Duration {
+    match crashes {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_millis(5)
+            .saturating_mul(1 << (more - 2).min(10))
+            .min(MAX_BACKOFF),
+    }
+}
+
+fn read(file: Option<&Path>) -> anyhow::Result<(Bytes, RunnerConfig)> {
+    let Some(file) = file else {
+        return Ok((Bytes::new(), RunnerConfig::default()));
+    };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the configuration {}", file.display()))?;
+    let config = RunnerConfig::parse(&text).with_context(|| file.display().to_string())?;
+    Ok((text.into(), config))
+}
+
+/// Whom to become, if that is possible and wanted.
+fn user(config: &RunnerConfig) -> anyhow::Result<Option<privileges::User>> {
+    let Some(name) = &config.worker.user else {
+        return Ok(None);
+    };
+    let mut user = privileges::user(name).context("worker.user")?;
+    if let Some(name) = &config.worker.group {
+        user.group = privileges::group(name).context("worker.group")?;
+    }
+    Ok(privileges::is_root().then_some(user))
+}
+
+/// A descriptor a connection: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_slows_down_to_a_second() {
+        let waits: Vec<_> = (1..12)
+            .map(|crashes| backoff(crashes).as_millis())
+            .collect();
+        assert_eq!(waits, [0, 5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(backoff(u32::MAX), MAX_BACKOFF);
+    }
+}
