@@ -2,9 +2,10 @@
 // Each takes any bytes and may only return: an assertion that fails, a panic, an
 // endless loop or memory beyond the input's measure is the finding.
 
-use postern_wire::Side;
 use postern_wire::frame::{self, Decoder, Frame, FrameError, FrameType};
-use postern_wire::message::Message;
+use postern_wire::message::{Entry, HttpReqCallReq, HttpRespCallReq, Message, PrepareConfReq};
+use postern_wire::read::{Entries, ExtraInfoResp, Fault, HttpReqCall, HttpRespCall, PrepareConf};
+use postern_wire::{DecodeError, Side};
 
 /// The first byte says how the rest arrives: in chunks of up to so many bytes (0:
 /// at once). Chunks change nothing about the frames that come out. Returns how
@@ -57,7 +58,11 @@ pub(crate) fn messages(input: &[u8]) {
     let Ok(frame_type) = FrameType::try_from(kind / 2) else {
         return;
     };
-    let Ok(message) = Message::decode(side, frame_type, body) else {
+    let decoded = Message::decode(side, frame_type, body);
+    if side == Side::Gateway {
+        agree(&decoded, &read_in_place(frame_type, body));
+    }
+    let Ok(message) = decoded else {
         return;
     };
     let Ok(written) = message.encode() else {
@@ -79,4 +84,72 @@ pub(crate) fn messages(input: &[u8]) {
         }
         Err(error) => panic!("what was written is no frame: {error}"),
     }
+}
+
+/// The library's verifier with the generated code, and the readers that the runner
+/// uses, take the same buffers for messages and find the same in them.
+fn agree(library: &Result<Message, DecodeError>, ours: &Result<Message, DecodeError>) {
+    // What entries may share is measured differently; honest buffers are far below both.
+    let too_much = |error: &DecodeError| {
+        let library = ["Apparent size too large", "Too many tables"];
+        matches!(error, DecodeError::Fault(_, Fault::Sharing))
+            || library
+                .iter()
+                .any(|limit| error.to_string().contains(limit))
+    };
+    match (library, ours) {
+        (Ok(library), Ok(ours)) => assert_eq!(ours, library),
+        (Err(_), Err(_)) => {}
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+            assert!(too_much(error), "only one says: {error}")
+        }
+    }
+}
+
+fn read_in_place(frame_type: FrameType, body: &[u8]) -> Result<Message, DecodeError> {
+    Ok(match frame_type {
+        FrameType::Error => return Err(DecodeError::Unexpected(Side::Gateway, frame_type)),
+        FrameType::PrepareConf => {
+            let call = PrepareConf::read(body)?;
+            let (conf, key) = (owned(call.conf()), call.key().to_vec());
+            Message::PrepareConfReq(PrepareConfReq { conf, key })
+        }
+        FrameType::HttpReqCall => {
+            let call = HttpReqCall::read(body)?;
+            Message::HttpReqCallReq(HttpReqCallReq {
+                id: call.id(),
+                src_ip: call.src_ip().to_vec(),
+                method: call.method(),
+                path: call.path().to_vec(),
+                args: owned(call.args()),
+                headers: owned(call.headers()),
+                conf_token: call.conf_token(),
+            })
+        }
+        FrameType::ExtraInfo => {
+            let result = ExtraInfoResp::read(body)?.result().map(<[u8]>::to_vec);
+            Message::ExtraInfoResp { result }
+        }
+        FrameType::HttpRespCall => {
+            let call = HttpRespCall::read(body)?;
+            Message::HttpRespCallReq(HttpRespCallReq {
+                id: call.id(),
+                status: call.status(),
+                headers: owned(call.headers()),
+                conf_token: call.conf_token(),
+            })
+        }
+    })
+}
+
+fn owned(entries: Entries<'_>) -> Vec<Entry> {
+    let count = entries.len();
+    let entries: Vec<Entry> = entries
+        .map(|(name, value)| Entry {
+            name: name.to_vec(),
+            value: value.map(<[u8]>::to_vec),
+        })
+        .collect();
+    assert_eq!(entries.len(), count);
+    entries
 }

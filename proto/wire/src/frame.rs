@@ -153,11 +153,15 @@ impl Decoder {
         Self::default()
     }
 
-    /// Where the next bytes are to be appended. It has spare capacity for at
-    /// least one byte, and for no more than twice what has arrived (or 4 KiB).
+    /// Where the next bytes are to be appended: spare capacity for a few KiB between
+    /// frames, so that most calls take one read, and else for at least one byte and
+    /// at most as much again as has arrived.
     pub fn room(&mut self) -> &mut BytesMut {
         let held = self.buffer.len();
-        if self.buffer.capacity() == held {
+        if held == 0 {
+            // Takes the memory of frames that are gone back, from its start.
+            self.buffer.reserve(ROOM);
+        } else if self.buffer.capacity() == held {
             let missing = match self.header() {
                 Some(Ok(header)) => (HEADER_LEN + header.len).saturating_sub(held),
                 _ => ROOM,

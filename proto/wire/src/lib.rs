@@ -2,11 +2,10 @@
 //! 0.6.1 (`ext-plugin-proto`), for both of its ends.
 //!
 //! Bytes from a socket go into a [`frame::Decoder`], which cuts them into
-//! frames. What a frame holds is read in place by [`read`], after the library's
-//! verifier went over it once; answers are written by a [`write::Writer`] into a
+//! frames. What a frame holds is read in place by [`read`], checked as it goes; answers are written by a [`write::Writer`] into a
 //! buffer it keeps, frame header included. [`message`] holds the same messages as
-//! owned values, for those who are in no hurry: the stand-in gateway, tests,
-//! `explain`.
+//! owned values, for those who are in no hurry (the stand-in gateway, tests,
+//! `explain`), read with the library's verifier and the generated code.
 //!
 //! Nothing here reads or writes a socket, and nothing trusts its input: every
 //! byte sequence either decodes or gives a [`DecodeError`], the work is bounded
@@ -19,6 +18,8 @@ pub mod frame;
 pub mod message;
 mod method;
 pub mod read;
+pub mod verify;
+mod view;
 pub mod write;
 
 #[allow(
@@ -37,7 +38,7 @@ mod generated;
 
 pub use frame::{FrameError, FrameType};
 pub use method::{Method, UnnamedMethod};
-pub use read::DecodeError;
+pub use verify::DecodeError;
 pub use write::TooLarge;
 
 /// What an error frame says (`A6.Err.Code`).

@@ -2,8 +2,11 @@
 //! (`tests/golden/`): each reads as an independent decoder read it, and what is
 //! written back reads the same.
 
-#![allow(clippy::expect_used, reason = "test code")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
 
+#[path = "../fuzz/bodies.rs"]
+#[allow(dead_code, reason = "frames are the property tests' business")]
+mod bodies;
 mod support;
 
 use postern_wire::message::{Action, Entry, Info, Message};
@@ -94,6 +97,13 @@ fn every_frame_reads_as_recorded_and_survives_being_written_again() {
         let (frame_type, body) = frame::split(&written).expect("a whole frame");
         let again = Message::decode(from, frame_type, body).expect("what was just written");
         assert_eq!(again, message, "{name}, from {from}");
+
+        // The runner's readers and the generated code agree, too.
+        let [kind, _, _, _, body @ ..] = &frame.bytes[..] else {
+            unreachable!("it was read")
+        };
+        let side = u8::from(from == postern_wire::Side::Runner);
+        bodies::messages(&[&[2 * kind + side], body].concat());
         whole += 1;
     }
     assert!(whole > 0, "the recording holds no frame that can be read");

@@ -8,6 +8,7 @@ use flatbuffers::{FlatBufferBuilder, TableFinishedWIPOffset, WIPOffset};
 use peak_alloc::PeakAlloc;
 use postern_wire::frame::{Decoder, HEADER_LEN, MAX_LEN};
 use postern_wire::message::{Entry, HttpReqCallReq, Message};
+use postern_wire::read::HttpReqCall;
 use postern_wire::write::{Stop, Writer};
 use postern_wire::{FrameType, Method, Side, TooLarge};
 
@@ -107,6 +108,8 @@ fn memory_follows_the_bytes_that_have_arrived() {
             "{held} bytes held for {} bytes",
             body.len()
         );
+        let (held, _) = peak(|| HttpReqCall::read(&body).is_ok());
+        assert_eq!(held, 0, "reading in place needs no memory");
     }
 
     // A frame that could never be sent is given up early, and its memory with it.

@@ -5,8 +5,8 @@ use flatbuffers::{ForwardsUOffset, Vector};
 use super::{Action, Entry, HttpReqCallReq, HttpRespCallReq, HttpRespCallResp, Info, Message};
 use super::{PrepareConfReq, Rewrite, Stop};
 use crate::generated::a6::{self, err::Code};
-use crate::read::{self, DecodeError, Entries, root, text};
-use crate::{ErrorCode, FrameType, Side};
+use crate::verify::{DecodeError, root};
+use crate::{ErrorCode, FrameType, Method, Side};
 
 impl Message {
     /// Reads the buffer of a frame of this type that came `from` this side.
@@ -31,37 +31,37 @@ impl Message {
                 }))
             }
             (Side::Gateway, FrameType::PrepareConf) => {
-                let call = read::PrepareConf::read(body)?;
-                let conf = owned(call.conf());
-                Ok(Self::PrepareConfReq(PrepareConfReq {
-                    conf,
-                    key: call.key().to_vec(),
-                }))
+                let call = root::<a6::prepare_conf::Req<'_>>("prepare-conf", body)?;
+                let (conf, key) = (entries(call.conf()), text(call.key()));
+                Ok(Self::PrepareConfReq(PrepareConfReq { conf, key }))
             }
             (Side::Gateway, FrameType::HttpReqCall) => {
-                let call = read::HttpReqCall::read(body)?;
+                let call = root::<a6::httpreq_call::Req<'_>>("http-req-call", body)?;
+                let method = call.method();
+                let method =
+                    Method::from_wire(method).ok_or(DecodeError::UnknownMethod(method.0))?;
                 Ok(Self::HttpReqCallReq(HttpReqCallReq {
                     id: call.id(),
-                    src_ip: call.src_ip().to_vec(),
-                    method: call.method(),
-                    path: call.path().to_vec(),
-                    args: owned(call.args()),
-                    headers: owned(call.headers()),
+                    src_ip: text(call.src_ip()),
+                    method,
+                    path: text(call.path()),
+                    args: entries(call.args()),
+                    headers: entries(call.headers()),
                     conf_token: call.conf_token(),
                 }))
             }
             (Side::Gateway, FrameType::ExtraInfo) => {
-                let answer = read::ExtraInfoResp::read(body)?;
+                let answer = root::<a6::extra_info::Resp<'_>>("extra-info", body)?;
                 Ok(Self::ExtraInfoResp {
-                    result: answer.result().map(<[u8]>::to_vec),
+                    result: bytes(answer.result()),
                 })
             }
             (Side::Gateway, FrameType::HttpRespCall) => {
-                let call = read::HttpRespCall::read(body)?;
+                let call = root::<a6::httpresp_call::Req<'_>>("http-resp-call", body)?;
                 Ok(Self::HttpRespCallReq(HttpRespCallReq {
                     id: call.id(),
                     status: call.status(),
-                    headers: owned(call.headers()),
+                    headers: entries(call.headers()),
                     conf_token: call.conf_token(),
                 }))
             }
@@ -122,7 +122,7 @@ fn extra_info_request(body: &[u8]) -> Result<Message, DecodeError> {
             let name = root::<Req<'_>>(NAME, body)?
                 .info_as_var()
                 .and_then(|var| var.name());
-            Info::Var(text(name).to_vec())
+            Info::Var(text(name))
         }
         Number::ReqBody => Info::ReqBody,
         Number::RespBody => Info::RespBody,
@@ -135,15 +135,17 @@ fn bytes(field: Option<Vector<'_, u8>>) -> Option<Vec<u8>> {
     field.map(|bytes| bytes.bytes().to_vec())
 }
 
-fn entries<'a>(field: Option<Vector<'a, ForwardsUOffset<a6::TextEntry<'a>>>>) -> Vec<Entry> {
-    owned(Entries::new(field))
+/// Where absent and empty are the same.
+fn text(field: Option<Vector<'_, u8>>) -> Vec<u8> {
+    bytes(field).unwrap_or_default()
 }
 
-fn owned(entries: Entries<'_>) -> Vec<Entry> {
-    entries
-        .map(|(name, value)| Entry {
-            name: name.to_vec(),
-            value: value.map(<[u8]>::to_vec),
-        })
-        .collect()
+fn entries<'a>(field: Option<Vector<'a, ForwardsUOffset<a6::TextEntry<'a>>>>) -> Vec<Entry> {
+    field.map_or_else(Vec::new, |entries| {
+        let owned = |entry: a6::TextEntry<'_>| Entry {
+            name: text(entry.name()),
+            value: bytes(entry.value()),
+        };
+        entries.iter().map(owned).collect()
+    })
 }
