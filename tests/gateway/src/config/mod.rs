@@ -1,0 +1,269 @@
+//! `config.yaml`: the part of APISIX's own configuration that the stand-in looks
+//! at. The rest of the file is APISIX's business and passed over.
+
+pub mod routes;
+pub mod snippet;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use snippet::Pages;
+
+/// What `config.yaml` says.
+#[derive(Debug)]
+pub struct Config {
+    /// `apisix.node_listen`, as addresses to bind.
+    pub listen: Vec<String>,
+    /// `ext-plugin.cmd`: how the runner is started.
+    pub runner: Option<Vec<String>>,
+    /// The socket the runner listens on.
+    pub socket: PathBuf,
+    /// APISIX's home: the runner's working folder.
+    pub home: PathBuf,
+    /// `nginx_config.envs`: variables the runner gets besides its two.
+    pub envs: Vec<String>,
+    /// `nginx_config.http.real_ip_header`.
+    pub real_ip_header: String,
+    /// `nginx_config.http.real_ip_from`: whose word on the client's address counts.
+    pub real_ip_from: Vec<IpAddr>,
+    /// `nginx_config.http.underscores_in_headers`.
+    pub underscores: bool,
+    /// `nginx_config.http.client_max_body_size`, 0 for none.
+    pub max_body: u64,
+    /// Error pages out of the configuration snippets.
+    pub pages: Pages,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct File {
+    apisix: Apisix,
+    #[serde(rename = "ext-plugin")]
+    ext_plugin: ExtPlugin,
+    nginx_config: Nginx,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Apisix {
+    node_listen: Option<Listen>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Listen {
+    Port(u16),
+    Ports(Vec<u16>),
+    Addresses(Vec<Address>),
+}
+
+#[derive(Deserialize)]
+struct Address {
+    ip: Option<String>,
+    port: u16,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ExtPlugin {
+    cmd: Option<Vec<String>>,
+    path_for_test: Option<PathBuf>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Nginx {
+    envs: Vec<String>,
+    http: Http,
+    http_configuration_snippet: String,
+    http_server_configuration_snippet: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Http {
+    real_ip_header: String,
+    real_ip_from: Vec<String>,
+    underscores_in_headers: String,
+    client_max_body_size: Size,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            real_ip_header: "X-Real-IP".into(),
+            real_ip_from: vec!["127.0.0.1".into(), "unix:".into()],
+            underscores_in_headers: "on".into(),
+            client_max_body_size: Size::Bytes(0),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Bytes(u64),
+    Text(String),
+}
+
+impl Size {
+    /// nginx's sizes: `512`, `256k`, `1m`, `5g`.
+    fn bytes(&self) -> Result<u64> {
+        let text = match self {
+            Self::Bytes(bytes) => return Ok(*bytes),
+            Self::Text(text) => text.trim().to_ascii_lowercase(),
+        };
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'k') => (text.trim_end_matches('k'), 10),
+            Some(b'm') => (text.trim_end_matches('m'), 20),
+            Some(b'g') => (text.trim_end_matches('g'), 30),
+            _ => (text.as_str(), 0),
+        };
+        let number: u64 = digits
+            .parse()
+            .with_context(|| format!("not a size: {text}"))?;
+        number
+            .checked_mul(1 << shift)
+            .with_context(|| format!("too large: {text}"))
+    }
+}
+
+impl Config {
+    /// Reads the file; `${{NAME}}` in it is replaced as APISIX replaces it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = read_text(path)?;
+        Self::parse(&text, path).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self> {
+        let file: Option<File> = serde_yaml_ng::from_str(text)?;
+        let File {
+            apisix,
+            ext_plugin,
+            nginx_config: nginx,
+        } = file.unwrap_or_default();
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::path::absolute(folder.unwrap_or(Path::new(".")))?;
+        let home = match folder.file_name() {
+            Some(name) if name == "conf" => folder.parent().unwrap_or(&folder).to_path_buf(),
+            _ => folder.clone(),
+        };
+        let master = std::process::id();
+        let socket = folder.join(format!("apisix-{master}.sock"));
+        // With `path_for_test` the runner is somebody else's to start.
+        let (socket, runner) = match ext_plugin.path_for_test {
+            Some(path) => (path, None),
+            None => (socket, ext_plugin.cmd),
+        };
+        ensure!(
+            socket.as_os_str().len() < 108,
+            "the runner's socket path is longer than a Unix socket's may be: {}",
+            socket.display()
+        );
+        ensure!(
+            runner.as_ref().is_none_or(|cmd| !cmd.is_empty()),
+            "ext-plugin.cmd is empty"
+        );
+        let underscores = match nginx.http.underscores_in_headers.as_str() {
+            "on" => true,
+            "off" => false,
+            other => bail!("nginx_config.http.underscores_in_headers: {other} is not on or off"),
+        };
+        let trusted = nginx
+            .http
+            .real_ip_from
+            .iter()
+            .filter(|from| *from != "unix:");
+        let address = |from: &String| {
+            let parsed = from.parse::<IpAddr>();
+            parsed.with_context(|| format!("nginx_config.http.real_ip_from: {from} is no address"))
+        };
+        let pages = Pages::parse(
+            &nginx.http_configuration_snippet,
+            &nginx.http_server_configuration_snippet,
+        );
+        Ok(Self {
+            listen: listen(apisix.node_listen),
+            runner,
+            socket,
+            home,
+            envs: nginx.envs,
+            real_ip_header: nginx.http.real_ip_header.to_ascii_lowercase(),
+            real_ip_from: trusted.map(address).collect::<Result<_>>()?,
+            underscores,
+            max_body: nginx.http.client_max_body_size.bytes()?,
+            pages: pages?,
+        })
+    }
+}
+
+fn listen(listen: Option<Listen>) -> Vec<String> {
+    let any = |port: u16| format!("0.0.0.0:{port}");
+    match listen {
+        None => vec![any(9080)],
+        Some(Listen::Port(port)) => vec![any(port)],
+        Some(Listen::Ports(ports)) => ports.into_iter().map(any).collect(),
+        Some(Listen::Addresses(addresses)) => {
+            let address = |Address { ip, port }| match ip {
+                Some(ip) => format!("{ip}:{port}"),
+                None => any(port),
+            };
+            addresses.into_iter().map(address).collect()
+        }
+    }
+}
+
+/// A configuration file's text, with `${{NAME}}` and `${{NAME:=default}}`
+/// replaced by the environment, as `apisix/cli/file.lua` does.
+pub fn read_text(path: &Path) -> Result<String> {
+    let raw = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut out = String::new();
+    let mut rest = raw.as_str();
+    while let Some((before, after)) = rest.split_once("${{") {
+        let (inside, tail) = after
+            .split_once("}}")
+            .with_context(|| format!("{}: a ${{{{ is not closed", path.display()))?;
+        let (name, default) = match inside.split_once(":=") {
+            Some((name, default)) => (name.trim(), Some(default.trim())),
+            None => (inside.trim(), None),
+        };
+        let value = std::env::var(name).ok();
+        let value = value.as_deref().or(default);
+        let path = path.display();
+        let value = value.with_context(|| format!("{path}: {name} is not in the environment"))?;
+        out.push_str(before);
+        out.push_str(value);
+        rest = tail;
+    }
+    Ok(out + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn a_config_is_read() {
+        let text = "
+apisix: {node_listen: [{ip: 127.0.0.1, port: 9081}], enable_admin: false}
+deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}
+ext-plugin: {cmd: [runner, --config, r.yaml]}
+nginx_config: {http: {client_max_body_size: 5g, real_ip_from: ['10.0.0.1', 'unix:']}}
+";
+        let config = Config::parse(text, Path::new("/opt/apisix/conf/config.yaml")).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:9081"]);
+        assert_eq!(config.home, Path::new("/opt/apisix"));
+        assert!(config.socket.starts_with("/opt/apisix/conf"));
+        assert_eq!(config.max_body, 5 << 30);
+        assert_eq!(config.real_ip_from.len(), 1);
+        let empty = Config::parse("", Path::new("config.yaml")).unwrap();
+        assert_eq!(empty.listen, ["0.0.0.0:9080"]);
+        assert!(empty.runner.is_none());
+    }
+}
