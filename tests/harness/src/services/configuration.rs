@@ -21,8 +21,8 @@ pub(super) struct Rendered {
 }
 
 /// The socket on which the handlers serve the directory to runners.
-fn directory(plan: &Plan) -> PathBuf {
-    plan.run.join("directory.sock")
+fn directory(plan: &Plan) -> String {
+    format!("unix:{}", plan.run.join("directory.sock").display())
 }
 
 /// Writes the handlers' file.
@@ -30,7 +30,7 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
     let file = json!({
         "listen": addresses.handlers.address().to_string(),
         "admin": addresses.handlers_admin.address().to_string(),
-        "directory": format!("unix:{}", directory(plan).display()),
+        "directory": directory(plan),
         "database": {"url": addresses.database},
         "contextKeys": keys::opening(&plan.data),
         "outcomeKeys": keys::outcomes(&plan.data),
@@ -41,12 +41,19 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
 /// Writes the runner's file and the gateway's two.
 pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
     let runner = json!({
+        "admin": {"listen": addresses.runner_admin.address().to_string()},
         "plugins": {
             "jwt": {"issuers": [{
                 "issuer": plan.issuer(),
                 "audiences": [AUDIENCE],
-                "jwks": format!("{}/protocol/openid-connect/certs", plan.issuer()),
+                "jwksUri": format!("{}/protocol/openid-connect/certs", plan.issuer()),
             }]},
+            "authorize": {"directory": directory(plan)},
+            "idempotency": {
+                "database": {"url": addresses.database},
+                "outcomeKeys": keys::outcomes(&plan.data),
+            },
+            "context": {"keyFile": keys::master(&plan.data)},
         },
     });
     let runner = write(&plan.run.join("postern-runner.yaml"), &runner)?;
@@ -61,7 +68,8 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
     let mut routes = read(&plan.configuration.join("apisix.yaml"))?;
     let nodes = json!({ addresses.handlers.address().to_string(): 1 });
     put(&mut routes, "/upstreams/0/nodes", nodes)?;
-    let folder = plan.run.clone();
+    let folder = plan.run.join("conf");
+    std::fs::create_dir_all(&folder)?;
     let config = write(&folder.join("config.yaml"), &config)?;
     let path = folder.join("apisix.yaml");
     // APISIX reads the file only up to this mark.

@@ -114,6 +114,7 @@ struct Addresses {
     database: String,
     handlers: Port,
     handlers_admin: Port,
+    runner_admin: Port,
 }
 
 /// Told of each server that answers: its name, its process, and how long it took.
@@ -145,6 +146,7 @@ impl Services {
             database,
             handlers: Port::free()?,
             handlers_admin: Port::free()?,
+            runner_admin: Port::free()?,
         };
         let issuer = timed(progress, start_issuer(&plan)).await?;
         let handlers = timed(progress, start_handlers(&plan, &addresses)).await?;
@@ -281,13 +283,16 @@ async fn start_gateway(plan: &Plan, addresses: &Addresses) -> Result<Process> {
             command
                 .arg("--config")
                 .arg(&rendered.config)
-                .arg("--routes")
+                .arg("--apisix-yaml")
                 .arg(&rendered.routes);
             command
         }
     };
     let mut gateway = Process::spawn("gateway", command, &plan.data, Leave::Killed)?;
     answers(&mut gateway, &format!("{}/health", plan.url())).await?;
+    // The runner serves /health before it has the issuer's keys and the directory.
+    let ready = format!("http://{}/readyz", addresses.runner_admin.address());
+    answers(&mut gateway, &ready).await?;
     Ok(gateway)
 }
 
