@@ -31,7 +31,7 @@ pub struct RunnerConfig {
 }
 
 /// The socket that the gateway calls.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct SocketConfig {
     /// `unix:/path`. The gateway names it in `APISIX_LISTEN_ADDRESS`, which wins.
@@ -74,7 +74,7 @@ impl SocketConfig {
 }
 
 /// The process that answers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct WorkerConfig {
     /// Threads that answer calls. One is enough for a gateway on a few cores.
@@ -104,7 +104,7 @@ impl Default for WorkerConfig {
 }
 
 /// Bounds of what one connection and one call may take.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct LimitsConfig {
     /// Connections at once; further ones wait in the backlog. A gateway worker keeps
@@ -146,7 +146,7 @@ impl LimitsConfig {
 }
 
 /// Metrics and health over HTTP.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct AdminConfig {
     /// `unix:/path` or a loopback address with port (`127.0.0.1:9464`); absent: off.
@@ -155,7 +155,7 @@ pub struct AdminConfig {
 }
 
 /// Where events go. Never a token, key, body or password.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct LogConfig {
     /// `stderr` (the gateway writes it to its error log), `unix:/path` (a datagram a
@@ -334,5 +334,90 @@ impl Address {
             "{text:?} is not of this machine alone; use 127.0.0.1 or unix:/path"
         );
         Ok(Self::Loopback(address))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../postern-runner.yaml");
+
+    #[test]
+    fn the_file_of_defaults_holds_the_defaults_and_every_field() {
+        let (file, defaults) = (RunnerConfig::parse(FILE).unwrap(), RunnerConfig::default());
+        assert_eq!(file.socket, defaults.socket);
+        assert_eq!(file.worker, defaults.worker);
+        assert_eq!(file.limits, defaults.limits);
+        assert_eq!(file.admin, defaults.admin);
+        assert_eq!(file.log, defaults.log);
+        // An unknown field's error lists the fields there are.
+        for section in ["socket", "worker", "limits", "admin", "log"] {
+            let error = RunnerConfig::parse(&format!("{section}: {{nonsense: 1}}")).unwrap_err();
+            let error = error.to_string();
+            let known = error.split("expected").nth(1).unwrap();
+            for field in known.split('`').skip(1).step_by(2) {
+                assert!(
+                    FILE.contains(&format!("\n  {field}: ")),
+                    "{section}.{field} is not in the file"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_one_line_that_names_the_field() {
+        for (text, expected) in [
+            (
+                "socket: {mode: \"9\"}",
+                "socket.mode: \"9\" is no octal mode",
+            ),
+            (
+                "worker: {threads: many}",
+                "worker.threads: invalid type: string \"many\"",
+            ),
+            ("worker: {threads: 0}", "worker.threads: must be 1 to 64"),
+            (
+                "limits: {chainMs: 60000}",
+                "limits.chainMs: must be 1 to 59999",
+            ),
+            ("sokket: {}", "unknown field `sokket`"),
+            ("socket: {modus: 1}", "unknown field `modus`"),
+            (
+                "admin: {listen: \"0.0.0.0:1\"}",
+                "is not of this machine alone",
+            ),
+            ("- 1", "invalid type: sequence"),
+        ] {
+            let error = format!("{:#}", RunnerConfig::parse(text).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains('\n'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plugins_section_is_read_by_name_and_none_is_left_over() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            size: u8,
+        }
+        let config = RunnerConfig::parse("plugins: {mine: {size: 7}, other: {}}").unwrap();
+        let settings: Settings = config.plugins.get("mine").unwrap().unwrap();
+        assert_eq!(settings.size, 7);
+        assert!(config.plugins.get::<Settings>("absent").unwrap().is_none());
+        let error = config.plugins.unread().unwrap_err().to_string();
+        assert!(error.starts_with("plugins.other: no plugin"), "{error}");
+        let config = RunnerConfig::parse("plugins: {mine: {size: 700}}").unwrap();
+        let error = config
+            .plugins
+            .get::<Settings>("mine")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("plugins.mine.size: invalid value"),
+            "{error}"
+        );
     }
 }

@@ -60,7 +60,11 @@ pub(crate) fn close_leaked() {
         .collect();
     for descriptor in open {
         // One of them was the listing's own, which is closed by now.
-        // SAFETY: nothing in this process has been opened yet, so nothing owns these.
+        if std::fs::symlink_metadata(format!("/proc/self/fd/{descriptor}")).is_err() {
+            continue;
+        }
+        // SAFETY: it is open, and as nothing in this process has been opened yet no
+        // value owns it.
         #[expect(
             unsafe_code,
             reason = "descriptors that no value owns cannot be closed otherwise"
