@@ -1,0 +1,261 @@
+//! One request through the handlers, in order:
+//!
+//! 1. **unseal** the context, before anything of the request is believed;
+//! 2. **route** to the family's function, which
+//!    3. reads and **hashes the body** within its limit, before it takes a database connection,
+//!    4. judges what depends on the body,
+//!    5. and runs in the **idempotent transaction** (mutations) or on a snapshot (reads);
+//! 6. **denials** go to the audit trail;
+//! 7. the **answer** gets its validator, correlation id, rate-limit and replay headers.
+//!
+//! Around all of it: the deadline, and a net for panics, which cost one request.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use postern_context::OpeningKeys;
+use postern_contract::{Code, Route, header};
+
+use crate::unseal::{Admitted, unseal};
+use crate::{Call, Caller, Failure, Reply, Router, etag, telemetry};
+
+/// Time-outs of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The whole request; reads are cancelled, mutations go on in their task.
+    pub request: Duration,
+    /// From the first to the last byte of a body.
+    pub body: Duration,
+}
+
+/// A refusal for the audit trail.
+#[derive(Debug)]
+pub struct Denial<'d> {
+    /// Who was refused.
+    pub caller: &'d Caller,
+    /// What was asked for.
+    pub route: &'static Route,
+    /// The resource in the path; empty: none.
+    pub resource: &'d str,
+    /// Why.
+    pub code: Code,
+}
+
+/// Where denials are written.
+pub trait DenialLog: Send + Sync {
+    /// Writes one; a failure to do so is logged there and goes no further.
+    fn denied<'a>(&'a self, denial: Denial<'a>) -> BoxFuture<'a, ()>;
+}
+
+/// What every request goes through.
+pub struct Chain {
+    keys: Arc<ArcSwap<OpeningKeys>>,
+    router: Router,
+    denials: Arc<dyn DenialLog>,
+    times: Times,
+}
+
+/// How long an answer waits for its denial to be written.
+const DENIAL_WAIT: Duration = Duration::from_secs(1);
+
+/// What becomes known of a request on its way, for its answer and its event.
+#[derive(Debug)]
+struct Known {
+    correlation_id: String,
+    caller: Option<Caller>,
+    route: Option<&'static Route>,
+    code: Option<Code>,
+}
+
+impl Chain {
+    /// A chain that opens contexts with these keys, which may be replaced while it serves.
+    pub fn new(
+        keys: Arc<ArcSwap<OpeningKeys>>,
+        router: Router,
+        denials: Arc<dyn DenialLog>,
+        times: Times,
+    ) -> Self {
+        Self {
+            keys,
+            router,
+            denials,
+            times,
+        }
+    }
+
+    /// Answers one request; there is always an answer.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let method = head.method.clone();
+        let conditions = conditions(&head.headers);
+        let trace = telemetry::trace_id(&head.headers);
+        let mut known = Known {
+            correlation_id: correlation_id(&head.headers),
+            caller: None,
+            route: None,
+            code: None,
+        };
+
+        let judged = AssertUnwindSafe(self.judge(head, body, &mut known))
+            .catch_unwind()
+            .await;
+        let result = judged
+            .unwrap_or_else(|panic| Err(Failure::Panicked(telemetry::panic_message(&*panic))));
+        let reply = match result {
+            Ok(reply) if is_read(&method) && reply.status == StatusCode::OK => {
+                etag::conditional(reply, &conditions)
+            }
+            Ok(reply) => reply,
+            Err(failure) => {
+                known.code = Some(failure.code());
+                if failure.code() == Code::Internal {
+                    tracing::error!(correlation_id = known.correlation_id, cause = %failure, "request failed");
+                } else if matches!(failure, Failure::Database(_)) {
+                    tracing::warn!(correlation_id = known.correlation_id, cause = %failure, "the database was in the way");
+                }
+                Reply::refusal(&failure, &known.correlation_id)
+            }
+        };
+        telemetry::request(&telemetry::Event {
+            method: &method,
+            route: known.route,
+            status: reply.status,
+            code: known.code,
+            replayed: reply.replayed,
+            correlation_id: &known.correlation_id,
+            caller: known.caller.as_ref(),
+            trace: trace.as_deref(),
+            took: started.elapsed(),
+        });
+        complete(reply, &known)
+    }
+
+    async fn judge(
+        &self,
+        head: Parts,
+        body: Incoming,
+        known: &mut Known,
+    ) -> Result<Reply, Failure> {
+        let admitted = unseal(&self.keys.load(), &head, now_ms())?;
+        let Admitted { caller, route, .. } = &admitted;
+        let route = *route;
+        known.correlation_id = caller.correlation_id().to_owned();
+        known.caller = Some(caller.clone());
+        known.route = Some(route);
+        let Some(handler) = self.router.get(&route.id) else {
+            let message = format!("the {} family is off here", route.family);
+            return Err(Failure::new(Code::FamilyUnavailable, message));
+        };
+        let resource = admitted
+            .params
+            .iter()
+            .last()
+            .map(|(_, value)| value.to_owned())
+            .unwrap_or_default();
+        let call = Call::new(admitted, head, body, self.times.body);
+        let handled = tokio::time::timeout(self.times.request, handler(call)).await;
+        let result = handled.unwrap_or(Err(Failure::Deadline));
+        if let (Err(failure), Some(caller)) = (&result, &known.caller)
+            && failure.verdict().status == 403
+        {
+            let denial = Denial {
+                caller,
+                route,
+                resource: &resource,
+                code: failure.code(),
+            };
+            if tokio::time::timeout(DENIAL_WAIT, self.denials.denied(denial))
+                .await
+                .is_err()
+            {
+                tracing::error!(
+                    correlation_id = known.correlation_id,
+                    "a denial was not written in time"
+                );
+            }
+        }
+        result
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The request's preconditions, which the answer is compared with.
+fn conditions(headers: &HeaderMap) -> HeaderMap {
+    let name = http::header::IF_NONE_MATCH;
+    headers
+        .get_all(&name)
+        .iter()
+        .map(|value| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The client's correlation id as far as it is one: good enough for requests without a context.
+fn correlation_id(headers: &HeaderMap) -> String {
+    let client = headers
+        .get(header::CORRELATION_ID)
+        .filter(|value| header::is_correlation_id(value.as_bytes()));
+    match client.and_then(|value| value.to_str().ok()) {
+        Some(id) => id.to_owned(),
+        None => header::new_correlation_id(),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The headers that every answer carries.
+fn complete(reply: Reply, known: &Known) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(reply.body));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    let headers = response.headers_mut();
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::CORRELATION_ID, &known.correlation_id);
+    if reply.replayed {
+        set(header::IDEMPOTENCY_REPLAYED, "true");
+    }
+    let Some(context) = known.caller.as_ref().map(Caller::context) else {
+        return response;
+    };
+    if !context.api_version.is_empty() {
+        set(header::API_VERSION, &context.api_version);
+    }
+    if let Some(limit) = &context.rate_limit {
+        set(header::RATE_LIMIT_LIMIT, &limit.limit.to_string());
+        set(header::RATE_LIMIT_REMAINING, &limit.remaining.to_string());
+        set(header::RATE_LIMIT_RESET, &limit.reset.to_string());
+        set(
+            header::RATE_LIMIT,
+            &format!(
+                "\"{}\";r={};t={}",
+                limit.policy, limit.remaining, limit.reset_after
+            ),
+        );
+        set(
+            header::RATE_LIMIT_POLICY,
+            &format!("\"{}\";q={};w=60", limit.policy, limit.limit),
+        );
+    }
+    response
+}

@@ -1,0 +1,222 @@
+//! The process's one reader of revisions.
+
+use std::convert::Infallible;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use postern_directory::{Event, HEARTBEAT, Heartbeat, Reset, SILENCE, event};
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, broadcast};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::unsigned;
+use crate::store::directory::{self as store, Change};
+
+/// Changes that a slow watcher may lag behind before it has to start over.
+const BUFFER: usize = 1024;
+/// Changes read at once; more of them are told as a reset.
+const BATCH: i64 = 512;
+/// Waits for the database end in silence well before the watchers' patience does.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// Tells watchers what changed.
+pub struct Feed {
+    pool: PgPool,
+    events: broadcast::Sender<Event>,
+    /// The revision told last, and when the database last answered.
+    told: Mutex<(i64, Option<Instant>)>,
+    woken: Notify,
+}
+
+impl Feed {
+    /// A feed that has to be [run](Feed::run).
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        let (events, _) = broadcast::channel(BUFFER);
+        Self {
+            pool,
+            events,
+            told: Mutex::new((0, None)),
+            woken: Notify::new(),
+        }
+    }
+
+    fn told(&self) -> (i64, Option<Instant>) {
+        *self
+            .told
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn revision(&self) -> i64 {
+        self.told().0
+    }
+
+    /// The revision at which a watch begins and what comes after it; `None` while
+    /// the database does not answer.
+    pub(super) fn watch(&self) -> Option<(i64, broadcast::Receiver<Event>)> {
+        // Subscribed first: what is told in between is heard twice rather than never.
+        let events = self.events.subscribe();
+        let (revision, asked) = self.told();
+        asked
+            .is_some_and(|asked| asked.elapsed() < SILENCE)
+            .then_some((revision, events))
+    }
+
+    /// Reads revisions until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let reading = async { tokio::join!(self.look(), self.listen()) };
+        stop.run_until_cancelled(reading).await;
+    }
+
+    async fn look(&self) {
+        let mut ticks = interval(HEARTBEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let tick = tokio::select! {
+                _ = ticks.tick() => Some(()),
+                () = self.woken.notified() => None,
+            };
+            match timeout(PATIENCE, self.advance()).await {
+                Ok(Ok(())) if tick.is_some() => drop(self.events.send(heartbeat(self.revision()))),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "revisions cannot be read; the watchers hear nothing")
+                }
+                Err(_) => {
+                    tracing::warn!("revisions cannot be read in time; the watchers hear nothing")
+                }
+            }
+        }
+    }
+
+    /// Tells what was committed since the last look.
+    async fn advance(&self) -> Result<(), sqlx::Error> {
+        let (last, asked) = self.told();
+        let newest = store::revision(&self.pool).await?;
+        let changes = match asked {
+            // The first look: nobody has been told anything.
+            None => Vec::new(),
+            Some(_) if newest == last => Vec::new(),
+            Some(_) => store::changes(&self.pool, last, BATCH).await?,
+        };
+        for event in tell(last, newest, &changes) {
+            // Without watchers nobody hears it.
+            if asked.is_some() {
+                let _ = self.events.send(event);
+            }
+        }
+        let newest = changes
+            .last()
+            .map_or(newest, |change| change.revision.max(newest));
+        *self
+            .told
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (newest, Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Wakes the feed when somebody commits. Behind a pooler there are no
+    /// notifications, and the next look finds the change.
+    async fn listen(&self) {
+        loop {
+            let listening = async {
+                let mut listener = PgListener::connect_with(&self.pool).await?;
+                listener.listen("postern_directory").await?;
+                loop {
+                    listener.recv().await?;
+                    self.woken.notify_one();
+                }
+            };
+            let Err(error): Result<Infallible, sqlx::Error> = listening.await;
+            tracing::warn!(%error, "no notifications; changes are found by looking");
+            tokio::time::sleep(SILENCE).await;
+        }
+    }
+}
+
+/// The events for what was committed after `last`, up to `newest` at least. Where a
+/// revision is missing (forgotten, or more than a batch), watchers start over.
+fn tell(last: i64, newest: i64, changes: &[Change]) -> Vec<Event> {
+    let gapless = changes
+        .iter()
+        .zip(last + 1..)
+        .all(|(change, expected)| change.revision == expected);
+    let complete = changes.last().map_or(last, |change| change.revision) >= newest;
+    if !gapless || !complete {
+        return vec![reset(
+            changes
+                .last()
+                .map_or(newest, |change| change.revision.max(newest)),
+        )];
+    }
+    let event = |change: &Change| Event {
+        revision: unsigned(change.revision),
+        kind: Some(match (&change.tenant_id, &change.workspace_id) {
+            (Some(id), _) => event::Kind::TenantChanged(id.clone()),
+            (None, Some(id)) => event::Kind::WorkspaceChanged(id.clone()),
+            (None, None) => event::Kind::Reset(Reset {}),
+        }),
+    };
+    changes.iter().map(event).collect()
+}
+
+pub(super) fn heartbeat(revision: i64) -> Event {
+    Event {
+        revision: unsigned(revision),
+        kind: Some(event::Kind::Heartbeat(Heartbeat {})),
+    }
+}
+
+pub(super) fn reset(revision: i64) -> Event {
+    Event {
+        revision: unsigned(revision),
+        kind: Some(event::Kind::Reset(Reset {})),
+    }
+}
+
+pub(super) fn is_heartbeat(event: &Event) -> bool {
+    matches!(event.kind, Some(event::Kind::Heartbeat(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(revision: i64) -> Change {
+        Change {
+            revision,
+            tenant_id: Some("tnt_x".into()),
+            workspace_id: None,
+        }
+    }
+
+    #[test]
+    fn every_change_is_told_or_everything_is_forgotten() {
+        let kinds = |events: Vec<Event>| {
+            events
+                .into_iter()
+                .map(|e| (e.revision, is_reset(&e)))
+                .collect::<Vec<_>>()
+        };
+        fn is_reset(event: &Event) -> bool {
+            matches!(event.kind, Some(event::Kind::Reset(_)))
+        }
+        assert_eq!(kinds(tell(4, 4, &[])), []);
+        assert_eq!(
+            kinds(tell(4, 6, &[change(5), change(6)])),
+            [(5, false), (6, false)]
+        );
+        // Committed between the two statements.
+        assert_eq!(
+            kinds(tell(4, 5, &[change(5), change(6)])),
+            [(5, false), (6, false)]
+        );
+        // A gap, a forgotten past, more than a batch.
+        assert_eq!(kinds(tell(4, 7, &[change(5), change(7)])), [(7, true)]);
+        assert_eq!(kinds(tell(4, 9, &[])), [(9, true)]);
+        assert_eq!(kinds(tell(4, 9, &[change(5)])), [(9, true)]);
+    }
+}

@@ -1,0 +1,175 @@
+//! The control plane: platform, tenants and workspaces, and what hangs on them.
+//!
+//! | module | is |
+//! |---|---|
+//! | `info`, `openapi` | the platform's own routes |
+//! | `tenants`, `workspaces`, `audit` | the resources, a function a route |
+//! | `store` | their rows, a module a resource |
+//! | [`provisioning`] | the outbox, worked off in the backends |
+//! | [`directory`] | what runners ask and watch |
+
+mod audit;
+pub mod directory;
+mod info;
+mod metadata;
+mod model;
+mod openapi;
+pub mod provisioning;
+mod store;
+mod tenants;
+mod workspaces;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_common::fields::kind;
+use postern_common::idempotency::{Ledger, Work};
+use postern_common::page::CursorKeys;
+use postern_common::{Call, Caller, Failure, Reply, Router};
+use postern_contract::{Code, Family};
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+pub use store::migrate;
+
+use model::Status;
+use provisioning::Provisioning;
+
+/// The families that this crate serves.
+pub const FAMILIES: [Family; 3] = [Family::Platform, Family::Tenants, Family::Workspaces];
+
+/// What the deployment tells of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Supported dates, newest last.
+    pub api_versions: Vec<String>,
+    /// Families that are on, in this process or another.
+    pub families: Vec<Family>,
+}
+
+/// The state behind the routes.
+pub struct Platform {
+    pool: PgPool,
+    ledger: Arc<Ledger>,
+    cursors: CursorKeys,
+    provisioning: Arc<Provisioning>,
+    purge_after_days: i32,
+    about: About,
+}
+
+/// How often expired records and old changes are removed and the outbox measured.
+const SWEEP: Duration = Duration::from_secs(30);
+
+impl Platform {
+    /// The control plane in this database. Data of deactivated workspaces is kept
+    /// for `purge_after_days`.
+    #[must_use]
+    pub fn new(
+        pool: PgPool,
+        ledger: Arc<Ledger>,
+        cursors: CursorKeys,
+        provisioning: Arc<Provisioning>,
+        purge_after_days: i32,
+        about: About,
+    ) -> Self {
+        Self {
+            pool,
+            ledger,
+            cursors,
+            provisioning,
+            purge_after_days,
+            about,
+        }
+    }
+
+    /// Every route of the families, on one screen.
+    #[must_use]
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::default()
+            .route("health", self, info::alive)
+            .route("platform.health", self, info::health)
+            .route("platform.info", self, info::info)
+            .route("platform.openapi", self, info::openapi)
+            .route("platform.audit", self, audit::of_platform)
+            .route("tenants.create", self, tenants::create)
+            .route("tenants.list", self, tenants::list)
+            .route("tenants.get", self, tenants::get)
+            .route("tenants.update", self, tenants::update)
+            .route("tenants.delete", self, tenants::delete)
+            .route("tenants.audit", self, tenants::audit)
+            .route("tenants.usage", self, tenants::usage)
+            .route("workspaces.create", self, workspaces::create)
+            .route("workspaces.list", self, workspaces::list)
+            .route("workspaces.get", self, workspaces::get)
+            .route("workspaces.update", self, workspaces::update)
+            .route("workspaces.delete", self, workspaces::delete)
+    }
+
+    /// Carries out a mutation at most once a key, in a task that outlives the client.
+    async fn mutate(&self, call: &Call, body: &[u8], work: impl Work) -> Result<Reply, Failure> {
+        self.ledger
+            .run(call.keyed(body)?, call.caller.correlation_id(), work)
+            .await
+    }
+
+    /// Removes what is old, until `stop`.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(SWEEP))
+            .await
+            .is_some()
+        {
+            let swept = async {
+                self.ledger.sweep().await?;
+                store::directory::forget(&self.pool).await?;
+                self.provisioning.measure().await
+            };
+            if let Err(error) = swept.await {
+                tracing::warn!(%error, "nothing was swept");
+            }
+        }
+    }
+}
+
+/// A status in a body.
+fn read_status(value: Value) -> Result<Status, String> {
+    match value {
+        Value::String(text) => Status::read(&text),
+        other => Err(format!("must be a string, not {}", kind(&other))),
+    }
+}
+
+/// Whether a PATCH may change a resource in this status into that one.
+fn may_move(what: &str, old: Status, new: Status) -> Result<(), Failure> {
+    if old == Status::Deactivated {
+        let message = format!("the {what} is deactivated and stays as it is");
+        return Err(Failure::new(Code::InvalidStatusTransition, message));
+    }
+    if old == new || old.next().contains(&new) {
+        return Ok(());
+    }
+    let next: Vec<_> = old.next().iter().map(|status| status.as_str()).collect();
+    let next = if next.is_empty() {
+        "nowhere yet".into()
+    } else {
+        format!("to {}", next.join(" or "))
+    };
+    let message = format!(
+        "the {what} is {} and can go {next}, not to {}",
+        old.as_str(),
+        new.as_str()
+    );
+    Err(Failure::new(Code::InvalidStatusTransition, message))
+}
+
+/// A token that is pinned to one workspace does nothing beyond it.
+fn refuse_pinned(caller: &Caller, what: &str) -> Result<(), Failure> {
+    match caller.pinned() {
+        None => Ok(()),
+        Some(workspace) => Err(Failure::new(
+            Code::PermissionDenied,
+            format!("{what} is not open to a token that is pinned to {workspace}"),
+        )),
+    }
+}

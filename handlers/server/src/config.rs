@@ -1,0 +1,525 @@
+//! The configuration file: a small struct a part, unknown fields refused, checked
+//! before any socket is bound. `postern-handlers.yaml` shows every field with its default.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use postern_common::Times;
+use postern_common::idempotency::Bounds;
+use postern_common::serve::{Address, Limits};
+use postern_contract::Family;
+use postern_platform::{About, FAMILIES};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Families to serve in this process.
+    #[serde(default = "all_families")]
+    pub families: Vec<Family>,
+    /// Where the gateway reaches the families.
+    pub listen: Address,
+    /// Where the operator reaches `/healthz`, `/readyz`, `/metrics`; none: nowhere.
+    pub admin: Option<Address>,
+    /// Where runners reach the directory; none: nowhere.
+    pub directory: Option<Address>,
+    /// Needed where the directory listens on TCP.
+    pub directory_tls: Option<Tls>,
+    /// Permissions of Unix sockets, octal; none: what the umask leaves.
+    pub socket_mode: Option<String>,
+    /// The control-plane database.
+    #[serde(default)]
+    pub database: Database,
+    /// The claim store.
+    #[serde(default)]
+    pub claims: Claims,
+    /// Keys that open the runners' contexts, `<kid> <family> <base64>` a line.
+    pub context_keys: PathBuf,
+    /// Keys that seal kept outcomes, `<kid> <base64>` a line; the runners' too.
+    pub outcome_keys: PathBuf,
+    /// Kept outcomes.
+    #[serde(default)]
+    pub idempotency: Idempotency,
+    /// Backends of workspaces.
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    /// What the deployment tells of itself.
+    #[serde(default)]
+    pub api: Api,
+    /// Bounds of connections and requests.
+    #[serde(default)]
+    pub limits: RequestLimits,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+    /// A folder in which tests arm fault points.
+    #[cfg(debug_assertions)]
+    pub faults: Option<PathBuf>,
+}
+
+fn all_families() -> Vec<Family> {
+    FAMILIES.into()
+}
+
+/// Certificates of the directory, PEM files; clients need one of the authority.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// The server's chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority of the runners' certificates.
+    pub client_ca: PathBuf,
+}
+
+/// A PostgreSQL database and how it is used.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Database {
+    /// `postgres://…`; else the file, else the variable DATABASE_URL.
+    pub url: Option<SecretString>,
+    /// A file that holds the URL.
+    pub url_file: Option<PathBuf>,
+    /// Connections at most.
+    pub max_connections: u32,
+    /// How long a request waits for a connection.
+    pub acquire_ms: u64,
+    /// The longest statement.
+    pub statement_ms: u64,
+    /// Prepared statements a connection; 0 behind a pooler in transaction mode.
+    pub prepared_statements: usize,
+    /// Whether to bring the schema up to date at the start.
+    pub migrate: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            max_connections: 20,
+            acquire_ms: 2_000,
+            statement_ms: 5_000,
+            prepared_statements: 100,
+            migrate: true,
+        }
+    }
+}
+
+/// Where claims are.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Claims {
+    /// Whether there is a claim store; without one only records guard.
+    pub enabled: bool,
+    /// Its URL; none: the control-plane database.
+    pub url: Option<SecretString>,
+    /// A file that holds the URL.
+    pub url_file: Option<PathBuf>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            url: None,
+            url_file: None,
+        }
+    }
+}
+
+/// Bounds of what is kept for retries.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Idempotency {
+    /// Bytes kept for one tenant; beyond it replays come without their body.
+    pub quota_bytes: u32,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            quota_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What workspaces are provisioned in.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Provisioning {
+    /// The cluster of the postgres capability.
+    pub postgres: PostgresCluster,
+    /// How long the data of a deactivated workspace is kept.
+    pub purge_after_days: u16,
+}
+
+impl Default for Provisioning {
+    fn default() -> Self {
+        Self {
+            postgres: PostgresCluster::default(),
+            purge_after_days: 30,
+        }
+    }
+}
+
+/// A cluster that holds workspaces.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PostgresCluster {
+    /// Whether the capability has a backend here.
+    pub enabled: bool,
+    /// As a role that may create roles and schemas; none: the control-plane database.
+    pub url: Option<SecretString>,
+    /// A file that holds the URL.
+    pub url_file: Option<PathBuf>,
+    /// The login role that the data handlers use; made when missing.
+    pub data_login: Option<String>,
+}
+
+impl Default for PostgresCluster {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            url: None,
+            url_file: None,
+            data_login: None,
+        }
+    }
+}
+
+/// What the deployment tells of itself.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Api {
+    /// Supported dates, newest last.
+    pub versions: Vec<String>,
+    /// Families that are on anywhere; none: those of this process.
+    pub families: Option<Vec<Family>>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            versions: vec!["2024-01-01".into()],
+            families: None,
+        }
+    }
+}
+
+/// Bounds of connections and requests.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RequestLimits {
+    /// Connections at once.
+    pub connections: usize,
+    /// An idle connection, or an unfinished head; above the gateway's keepalive time.
+    pub idle_ms: u64,
+    /// A client that takes nothing of its answer.
+    pub stall_ms: u64,
+    /// From a body's first byte to its last.
+    pub body_ms: u64,
+    /// A whole request.
+    pub request_ms: u64,
+    /// Requests and mutations under way, once draining began.
+    pub drain_ms: u64,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            idle_ms: 75_000,
+            stall_ms: 15_000,
+            body_ms: 15_000,
+            request_ms: 30_000,
+            drain_ms: 20_000,
+        }
+    }
+}
+
+/// Where events go.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter by module.
+    pub level: String,
+    /// None: standard error.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            file: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// One line that names the file and the field.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let config: Self =
+            serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(!self.families.is_empty(), "families: name one at least");
+        for family in &self.families {
+            ensure!(
+                FAMILIES.contains(family),
+                "families: {family} is not served by this build"
+            );
+        }
+        ensure!(
+            !self.api.versions.is_empty(),
+            "api.versions: name one at least"
+        );
+        for version in &self.api.versions {
+            let date =
+                version.len() == 10 && version.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+            ensure!(
+                date,
+                "api.versions: {version:?} is not a date such as 2024-01-01"
+            );
+        }
+        if let (Some(Address::Tcp(_)), None) = (&self.directory, &self.directory_tls) {
+            bail!("directory: on TCP it needs directoryTls; use unix:PATH on one machine");
+        }
+        ensure!(
+            self.database.max_connections >= 4,
+            "database.maxConnections: 4 at least"
+        );
+        for (name, value) in [
+            ("database.acquireMs", self.database.acquire_ms),
+            ("database.statementMs", self.database.statement_ms),
+            ("limits.idleMs", self.limits.idle_ms),
+            ("limits.stallMs", self.limits.stall_ms),
+            ("limits.bodyMs", self.limits.body_ms),
+            ("limits.requestMs", self.limits.request_ms),
+        ] {
+            ensure!(
+                (1..=3_600_000).contains(&value),
+                "{name}: from 1 to 3600000"
+            );
+        }
+        ensure!(
+            self.limits.connections >= 1,
+            "limits.connections: 1 at least"
+        );
+        self.mode()?;
+        Ok(())
+    }
+
+    /// Permissions of Unix sockets.
+    pub(crate) fn mode(&self) -> Result<Option<u32>> {
+        let Some(text) = &self.socket_mode else {
+            return Ok(None);
+        };
+        let mode = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777);
+        mode.map(Some)
+            .with_context(|| format!("socketMode: {text:?} is not octal such as 0660"))
+    }
+
+    pub(crate) fn about(&self) -> About {
+        let families = self
+            .api
+            .families
+            .clone()
+            .unwrap_or_else(|| self.families.clone());
+        About {
+            api_versions: self.api.versions.clone(),
+            families,
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            quota: i64::from(self.idempotency.quota_bytes),
+            deadline: Duration::from_millis(self.limits.request_ms),
+            statement: Duration::from_millis(self.database.statement_ms),
+        }
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        Times {
+            request: Duration::from_millis(self.limits.request_ms),
+            body: Duration::from_millis(self.limits.body_ms),
+        }
+    }
+
+    pub(crate) fn connection_limits(&self) -> Limits {
+        Limits {
+            connections: self.limits.connections,
+            idle: Duration::from_millis(self.limits.idle_ms),
+            stall: Duration::from_millis(self.limits.stall_ms),
+            drain: Duration::from_millis(self.limits.drain_ms),
+        }
+    }
+}
+
+impl Database {
+    /// How to connect to this database, or to another one in the same way.
+    pub(crate) fn connect(
+        &self,
+        other: Option<SecretString>,
+    ) -> Result<(PgPoolOptions, PgConnectOptions)> {
+        let url = match other {
+            Some(url) => url,
+            None => self.url()?,
+        };
+        let statement = format!("{}ms", self.statement_ms);
+        let options: PgConnectOptions = url
+            .expose_secret()
+            .parse()
+            .map_err(|_| anyhow::anyhow!("not of the form postgres://USER@HOST/DATABASE"))?;
+        let options = options
+            .application_name("postern-handlers")
+            .statement_cache_capacity(self.prepared_statements)
+            .options([("statement_timeout", statement.as_str())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(Duration::from_millis(self.acquire_ms));
+        Ok((pool, options))
+    }
+
+    fn url(&self) -> Result<SecretString> {
+        if let Some(url) = secret(self.url.as_ref(), self.url_file.as_deref())? {
+            return Ok(url);
+        }
+        let url = std::env::var("DATABASE_URL").map(SecretString::from);
+        url.context("there is no url, no urlFile, and no DATABASE_URL in the environment")
+    }
+}
+
+/// A secret given in the file or beside it.
+pub(crate) fn secret(
+    inline: Option<&SecretString>,
+    file: Option<&Path>,
+) -> Result<Option<SecretString>> {
+    match (inline, file) {
+        (Some(_), Some(_)) => bail!("url and urlFile exclude each other"),
+        (Some(url), None) => Ok(Some(url.clone())),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(Some(text.trim().to_owned().into()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "listen: 127.0.0.1:0\ncontextKeys: /k\noutcomeKeys: /o\n";
+
+    fn read(text: &str) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::read(file.path())
+    }
+
+    /// The commented file says what the defaults are; here they are compared.
+    #[test]
+    fn the_shown_file_holds_the_defaults() {
+        let shown: Config =
+            serde_yaml_ng::from_str(include_str!("../postern-handlers.yaml")).unwrap();
+        shown.check().unwrap();
+        let plain = read(MINIMAL).unwrap();
+        assert_eq!(format!("{:?}", shown.limits), format!("{:?}", plain.limits));
+        assert_eq!(
+            format!("{:?}", shown.provisioning),
+            format!("{:?}", plain.provisioning)
+        );
+        assert_eq!(
+            format!("{:?}", shown.idempotency),
+            format!("{:?}", plain.idempotency)
+        );
+        assert_eq!(format!("{:?}", shown.log), format!("{:?}", plain.log));
+        assert_eq!(format!("{:?}", shown.claims), format!("{:?}", plain.claims));
+        assert_eq!(shown.families, plain.families);
+        assert_eq!(shown.api.versions, plain.api.versions);
+        let sizes = |d: &Database| {
+            (
+                d.max_connections,
+                d.acquire_ms,
+                d.statement_ms,
+                d.prepared_statements,
+                d.migrate,
+            )
+        };
+        assert_eq!(sizes(&shown.database), sizes(&plain.database));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (more, named) in [
+            ("surprise: 1\n", "surprise"),
+            ("families: [mongo]\n", "families: mongo"),
+            ("families: []\n", "families"),
+            ("families: [nothing]\n", "nothing"),
+            ("admin: localhost\n", "localhost"),
+            ("directory: 127.0.0.1:1\n", "directoryTls"),
+            ("database: {maxConnections: 1}\n", "database.maxConnections"),
+            ("limits: {requestMs: 0}\n", "limits.requestMs"),
+            ("limits: {requestS: 1}\n", "requestS"),
+            ("api: {versions: [now]}\n", "api.versions"),
+            ("socketMode: rw\n", "socketMode"),
+        ] {
+            let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
+            assert!(error.contains(named), "{more}: {error}");
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
+        assert!(read("listen: 127.0.0.1:0\n").is_err());
+        assert!(Config::read(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = read(&format!(
+            "{MINIMAL}database: {{url: 'postgres://u:hunter2@h/d'}}\n"
+        ))
+        .unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let error = read(&format!("{MINIMAL}database: {{url: 'hunter2'}}\n"))
+            .unwrap()
+            .database
+            .connect(None);
+        assert!(!format!("{:#}", error.err().unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_url_comes_from_one_place() {
+        let both = read(&format!(
+            "{MINIMAL}database: {{url: 'postgres://u@h/d', urlFile: /f}}\n"
+        ))
+        .unwrap();
+        assert!(both.database.connect(None).is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "postgres://u@h/d\n").unwrap();
+        let config = read(&format!(
+            "{MINIMAL}database: {{urlFile: '{}'}}\n",
+            file.path().display()
+        ))
+        .unwrap();
+        config.database.connect(None).unwrap();
+    }
+}

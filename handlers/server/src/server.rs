@@ -1,0 +1,290 @@
+//! From a configuration to a server, in an order that finds every mistake before
+//! anything listens: files and keys, the router, the database, the sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use postern_claims::{ClaimStore, OutcomeKeys};
+use postern_common::faults::Faults;
+use postern_common::idempotency::Ledger;
+use postern_common::page::CursorKeys;
+use postern_common::serve::{Address, Admin, Listener, serve};
+use postern_common::{Chain, Router, keys, telemetry};
+use postern_context::OpeningKeys;
+use postern_contract::key_file;
+use postern_platform::Platform;
+use postern_platform::directory::{DirectoryService, Feed};
+use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, secret};
+use crate::directory;
+
+/// A configuration whose files are good.
+pub struct Prepared {
+    config: Config,
+    context_keys: OpeningKeys,
+    outcome_keys: OutcomeKeys,
+    cursor_keys: CursorKeys,
+}
+
+impl Prepared {
+    /// Reads the key files and checks what can be checked without a network.
+    ///
+    /// # Errors
+    /// One line that names the file or the field.
+    pub fn new(config: Config) -> Result<Self> {
+        let context_keys =
+            keys::read(&config.context_keys, OpeningKeys::parse).context("contextKeys")?;
+        for family in &config.families {
+            anyhow::ensure!(
+                context_keys.opens(*family),
+                "contextKeys: there is no key for the {family} family"
+            );
+        }
+        let outcome_keys =
+            keys::read(&config.outcome_keys, OutcomeKeys::parse).context("outcomeKeys")?;
+        let secrets = keys::read(&config.outcome_keys, key_file::parse).context("outcomeKeys")?;
+        let cursor_keys = CursorKeys::derive(secrets.iter().map(|(_, secret)| secret.as_slice()));
+        Ok(Self {
+            config,
+            context_keys,
+            outcome_keys,
+            cursor_keys,
+        })
+    }
+
+    /// Connects, migrates and binds.
+    ///
+    /// # Errors
+    /// One line that names the field that is to blame.
+    pub async fn start(self) -> Result<Server> {
+        let Self {
+            config,
+            context_keys,
+            outcome_keys,
+            cursor_keys,
+        } = self;
+        let pool = connect(&config).await?;
+        if config.database.migrate {
+            postern_platform::migrate(&pool)
+                .await
+                .context("database: the schema cannot be brought up to date")?;
+        }
+        let tasks = TaskTracker::new();
+        let claims = claims(&config, &pool)?;
+        let ledger = Arc::new(Ledger::new(
+            pool.clone(),
+            outcome_keys,
+            claims,
+            tasks.clone(),
+            config.bounds(),
+            faults(&config),
+        ));
+        let provisioning = Arc::new(Provisioning::new(pool.clone(), backends(&config, &pool)?));
+        let purge = i32::from(config.provisioning.purge_after_days);
+        let platform = Arc::new(Platform::new(
+            pool.clone(),
+            ledger,
+            cursor_keys,
+            Arc::clone(&provisioning),
+            purge,
+            config.about(),
+        ));
+        let router = platform.router().only(&config.families);
+        router.check(&config.families)?;
+
+        let bind = async |name: &'static str, address: &Address| {
+            let mode = config.mode()?;
+            Listener::bind(address, mode)
+                .await
+                .with_context(|| format!("{name}: cannot listen on {address}"))
+        };
+        let listener = bind("listen", &config.listen).await?;
+        let admin = match &config.admin {
+            Some(address) => Some(bind("admin", address).await?),
+            None => None,
+        };
+        let directory = match &config.directory {
+            Some(address) => Some((
+                bind("directory", address).await?,
+                directory::tls(config.directory_tls.as_ref())?,
+            )),
+            None => None,
+        };
+        Ok(Server {
+            config,
+            context_keys,
+            router,
+            platform,
+            provisioning,
+            pool,
+            tasks,
+            listener,
+            admin,
+            directory,
+        })
+    }
+}
+
+/// A server that has its database and its sockets.
+pub struct Server {
+    config: Config,
+    context_keys: OpeningKeys,
+    router: Router,
+    platform: Arc<Platform>,
+    provisioning: Arc<Provisioning>,
+    pool: PgPool,
+    tasks: TaskTracker,
+    listener: Listener,
+    admin: Option<Listener>,
+    directory: Option<(Listener, Option<tonic::transport::ServerTlsConfig>)>,
+}
+
+impl Server {
+    /// Serves until `stop`, then drains: no new connections, requests under way are
+    /// answered, mutations whose client left are awaited. The directory and the
+    /// operator's listener go last.
+    ///
+    /// # Errors
+    /// When metrics cannot be set up.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let limits = self.config.connection_limits();
+        let metrics = telemetry::start_metrics()?;
+        let last = CancellationToken::new();
+        let background = TaskTracker::new();
+
+        if let Some(listener) = self.admin {
+            let admin = Admin {
+                metrics,
+                readiness: Arc::clone(&self.platform) as _,
+                draining: stop.clone(),
+            };
+            background.spawn(admin.serve(listener, limits, last.clone()));
+        }
+        let keys = Arc::new(ArcSwap::from_pointee(self.context_keys));
+        background.spawn(keys::follow(
+            self.config.context_keys.clone(),
+            Arc::clone(&keys),
+            last.clone(),
+        ));
+        let (provisioning, ending) = (self.provisioning, last.clone());
+        background.spawn(async move { provisioning.run(ending).await });
+        let (platform, ending) = (Arc::clone(&self.platform), last.clone());
+        background.spawn(async move { platform.sweep(ending).await });
+        if let Some((listener, tls)) = self.directory {
+            let feed = Arc::new(Feed::new(self.pool.clone()));
+            let (told, ending) = (Arc::clone(&feed), last.clone());
+            background.spawn(async move { told.run(ending).await });
+            background.spawn(directory::serve(
+                listener,
+                tls,
+                DirectoryService::new(self.pool.clone(), feed),
+                last.clone(),
+            ));
+        }
+
+        tracing::info!(address = self.listener.address()?, families = ?self.config.families, "serving");
+        let chain = Chain::new(keys, self.router, self.platform, self.config.times());
+        serve(self.listener, Arc::new(chain), limits, stop).await;
+
+        tracing::info!(mutations = self.tasks.len(), "draining");
+        self.tasks.close();
+        if tokio::time::timeout(limits.drain, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                mutations = self.tasks.len(),
+                "mutations were still running when the drain time ended"
+            );
+        }
+        last.cancel();
+        background.close();
+        // Nothing in the background holds anything that a restart would miss.
+        drop(tokio::time::timeout(Duration::from_secs(2), background.wait()).await);
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+/// Connects to the control-plane database.
+async fn connect(config: &Config) -> Result<PgPool> {
+    let (pool, options) = config.database.connect(None).context("database")?;
+    pool.connect_with(options)
+        .await
+        .context("database: cannot connect")
+}
+
+/// Brings the schema up to date and ends.
+///
+/// # Errors
+/// One line that says why not.
+pub async fn migrate(config: &Config) -> Result<()> {
+    let pool = connect(config).await?;
+    postern_platform::migrate(&pool)
+        .await
+        .context("database: the schema cannot be brought up to date")?;
+    pool.close().await;
+    Ok(())
+}
+
+/// The claims may be in a database of their own, which may be away at the start.
+fn claims(config: &Config, control_plane: &PgPool) -> Result<Option<ClaimStore>> {
+    if !config.claims.enabled {
+        return Ok(None);
+    }
+    let url = secret(
+        config.claims.url.as_ref(),
+        config.claims.url_file.as_deref(),
+    )
+    .context("claims")?;
+    let pool = match url {
+        None => control_plane.clone(),
+        Some(url) => {
+            let (pool, options) = config.database.connect(Some(url)).context("claims")?;
+            pool.connect_lazy_with(options)
+        }
+    };
+    Ok(Some(ClaimStore::new(pool)))
+}
+
+fn backends(config: &Config, control_plane: &PgPool) -> Result<Vec<Arc<dyn Backend>>> {
+    let cluster = &config.provisioning.postgres;
+    if !cluster.enabled {
+        return Ok(Vec::new());
+    }
+    let url = secret(cluster.url.as_ref(), cluster.url_file.as_deref())
+        .context("provisioning.postgres")?;
+    let pool = match url {
+        None => control_plane.clone(),
+        Some(url) => {
+            let (pool, options) = config
+                .database
+                .connect(Some(url))
+                .context("provisioning.postgres")?;
+            pool.max_connections(4).connect_lazy_with(options)
+        }
+    };
+    Ok(vec![Arc::new(PostgresBackend::new(
+        pool,
+        cluster.data_login.clone(),
+    ))])
+}
+
+#[cfg(debug_assertions)]
+fn faults(config: &Config) -> Faults {
+    config
+        .faults
+        .clone()
+        .map_or_else(Faults::default, Faults::in_folder)
+}
+
+#[cfg(not(debug_assertions))]
+fn faults(_: &Config) -> Faults {
+    Faults::default()
+}
