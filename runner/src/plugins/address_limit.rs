@@ -1,0 +1,83 @@
+//! `address-limit`: how much one client address may ask for, whoever it says it is.
+//!
+//! Stands before the first signature is checked, because checking one costs a hundred
+//! times what refusing does.
+
+use std::sync::Arc;
+
+use postern_contract::routes;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::limits::gcra::Limit;
+use super::limits::store::Buckets;
+use super::limits::{address_key, fact, now, refuse};
+use crate::{ConfigError, Flow, Plugin, Request};
+
+/// Limits each client address.
+pub struct AddressLimit {
+    buckets: Arc<Buckets>,
+}
+
+/// A route's limit per address. Routes with equal settings share the buckets.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddressLimitConfig {
+    /// A profile of the routes table (`observability`), instead of `rate` and `burst`.
+    profile: Option<String>,
+    /// Requests a minute, at least 1. Many users may share one address.
+    rate: u32,
+    /// Requests at once from full, at least 1.
+    burst: u32,
+    /// Count and log what would be refused, and let it pass.
+    shadow: bool,
+}
+
+impl Default for AddressLimitConfig {
+    fn default() -> Self {
+        Self { profile: None, rate: 6_000, burst: 1_000, shadow: false }
+    }
+}
+
+const POLICY: &str = "address";
+
+impl AddressLimit {
+    pub(crate) fn new(buckets: Arc<Buckets>) -> Self {
+        Self { buckets }
+    }
+}
+
+impl AddressLimitConfig {
+    fn limit(&self) -> Limit {
+        let profile = self.profile.as_ref().and_then(|name| routes().profiles().get(name));
+        match profile {
+            Some(profile) => Limit { rate: profile.rate, burst: profile.burst },
+            None => Limit { rate: self.rate, burst: self.burst },
+        }
+    }
+}
+
+impl Plugin for AddressLimit {
+    const NAME: &'static str = "address-limit";
+    type Config = AddressLimitConfig;
+
+    fn check(&self, config: &Self::Config) -> Result<(), ConfigError> {
+        super::rate_limit::check_profile(config.profile.as_deref())?;
+        let Limit { rate, burst } = config.limit();
+        if rate == 0 || burst == 0 {
+            return Err(ConfigError::new("rate", "rate and burst must be at least 1"));
+        }
+        Ok(())
+    }
+
+    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
+        let (limit, now) = (config.limit(), now());
+        let key = self.buckets.key(POLICY, limit, &[&address_key(request.src_ip())]);
+        let ([bucket], decision) = self.buckets.decide([(key, limit)], now, 1);
+        request.facts.rate_limit = Some(fact(POLICY, &bucket, now));
+        match decision {
+            Ok(()) => Flow::Next,
+            Err(wait) => refuse(POLICY, limit.rate, wait, config.shadow),
+        }
+    }
+}
