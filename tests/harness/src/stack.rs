@@ -139,6 +139,24 @@ impl Stack {
         Ok(own.services.database_url())
     }
 
+    /// The handlers' own URL, past the gateway.
+    ///
+    /// # Errors
+    /// The stack runs elsewhere.
+    pub fn handlers_url(&self) -> Result<String> {
+        let own = self.own.as_ref().context("this stack runs elsewhere")?;
+        Ok(own.services.handlers_url())
+    }
+
+    /// The file of the keys with which the runner seals contexts.
+    ///
+    /// # Errors
+    /// The stack runs elsewhere.
+    pub fn master_keys(&self) -> Result<PathBuf> {
+        let own = self.own.as_ref().context("this stack runs elsewhere")?;
+        Ok(own.services.master_keys())
+    }
+
     /// The folder in which fault points of the handlers are armed.
     ///
     /// # Errors

@@ -173,6 +173,18 @@ impl Services {
         &self.addresses.database
     }
 
+    /// The handlers' own address, past the gateway.
+    #[must_use]
+    pub fn handlers_url(&self) -> String {
+        format!("http://{}", self.addresses.handlers.address())
+    }
+
+    /// The file of the keys that seal contexts.
+    #[must_use]
+    pub fn master_keys(&self) -> PathBuf {
+        keys::master(&self.plan.data)
+    }
+
     /// The handlers' process, to be killed by a test.
     pub fn handlers(&mut self) -> &mut Process {
         &mut self.handlers
@@ -289,10 +301,10 @@ async fn start_gateway(plan: &Plan, addresses: &Addresses) -> Result<Process> {
         }
     };
     let mut gateway = Process::spawn("gateway", command, &plan.data, Leave::Killed)?;
+    // Ready once it has the issuer's keys and the directory.
+    let runner = format!("http://{}/readyz", addresses.runner_admin.address());
+    answers(&mut gateway, &runner).await?;
     answers(&mut gateway, &format!("{}/health", plan.url())).await?;
-    // The runner serves /health before it has the issuer's keys and the directory.
-    let ready = format!("http://{}/readyz", addresses.runner_admin.address());
-    answers(&mut gateway, &ready).await?;
     Ok(gateway)
 }
 
