@@ -136,7 +136,10 @@ impl<P: Plugin> Bind for Arc<P> {
         };
         let mut json = serde_json::Deserializer::from_str(config);
         let config: P::Config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            ConfigError::new(error.path().to_string(), error.inner().to_string())
+            ConfigError::new(
+                crate::config::field(error.path()),
+                error.inner().to_string(),
+            )
         })?;
         json.end()
             .map_err(|error| ConfigError::new("", error.to_string()))?;

@@ -206,9 +206,11 @@ impl Sections {
             return Ok(None);
         };
         let section = serde_path_to_error::deserialize(value.clone());
-        section
-            .map(Some)
-            .map_err(|error| anyhow::anyhow!("plugins.{name}.{}: {}", error.path(), error.inner()))
+        section.map(Some).map_err(|error| {
+            let field = [name, &field(error.path())].join(".");
+            let field = field.trim_end_matches('.');
+            anyhow::anyhow!("plugins.{field}: {}", error.inner())
+        })
     }
 
     /// Sections that no plugin has asked for: misspelt, or of a plugin that this
@@ -250,11 +252,10 @@ impl RunnerConfig {
         // `null` is what a file of comments is to YAML.
         let yaml = serde_yaml_ng::Deserializer::from_str(text);
         let config: Option<Self> = serde_path_to_error::deserialize(yaml).map_err(|error| {
-            let (path, cause) = (error.path().to_string(), error.inner().to_string());
-            if path == "." || path == "?" {
-                anyhow::anyhow!(cause)
-            } else {
-                anyhow::anyhow!("{path}: {cause}")
+            let (field, cause) = (field(error.path()), error.inner());
+            match field.as_str() {
+                "" => anyhow::anyhow!("{cause}"),
+                field => anyhow::anyhow!("{field}: {cause}"),
             }
         })?;
         let config = config.unwrap_or_default();
@@ -310,6 +311,13 @@ impl RunnerConfig {
         path.filter(|path| path.is_absolute() || path.components().count() > 0)
             .with_context(|| format!("{source}: {address:?} is not of the form unix:/path"))
     }
+}
+
+/// Where in a text an error is; empty for the whole of it.
+pub(crate) fn field(path: &serde_path_to_error::Path) -> String {
+    let field = path.to_string();
+    // The crate's words for "at the top" and "who knows".
+    field.trim_end_matches('?').trim_matches('.').to_owned()
 }
 
 /// Where the admin endpoint is found.

@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::Counter;
 
@@ -65,7 +65,7 @@ impl Events {
                 route = call.route,
                 correlation_id,
                 subject,
-                us = took.as_micros(),
+                us = micros(took),
                 "passed"
             );
         }
@@ -88,7 +88,7 @@ impl Events {
                 plugin,
                 status = reply.status(),
                 code,
-                us = took.as_micros(),
+                us = micros(took),
                 "stopped"
             );
         } else {
@@ -110,6 +110,10 @@ fn known<'f>(facts: &'f Facts<'_>) -> (Option<&'f str>, Option<&'f str>) {
         facts.correlation_id.as_deref(),
         facts.identity.as_deref().map(|who| who.subject.as_str()),
     )
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// So many a second, and no more.

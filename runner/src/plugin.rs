@@ -114,7 +114,7 @@ impl ConfigError {
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.field.is_empty() || self.field == "." {
+        if self.field.is_empty() {
             f.write_str(&self.reason)
         } else {
             write!(f, "{}: {}", self.field, self.reason)

@@ -235,7 +235,7 @@ impl Failure {
             Self::Slow(limit) => {
                 tracing::warn!(
                     plugin,
-                    limit_ms = limit.as_millis(),
+                    limit_s = limit.as_secs_f64(),
                     "a plugin waited for too long"
                 );
                 let message = "The request could not be judged in time.";

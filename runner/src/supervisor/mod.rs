@@ -56,6 +56,7 @@ pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
             user,
             listener: None,
             workers: BTreeMap::new(),
+            started: 0,
             current: None,
             candidate: None,
             hup_waiting: false,
@@ -77,6 +78,8 @@ struct Supervisor {
     user: Option<privileges::User>,
     listener: Option<UnixListener>,
     workers: BTreeMap<Id, Worker>,
+    /// How many workers there have been.
+    started: Id,
     /// Who accepts.
     current: Option<Id>,
     /// Who is checking its configuration.
@@ -138,7 +141,8 @@ impl Supervisor {
 
     /// Starts a worker that checks a configuration.
     fn start(&mut self, config: Bytes) -> anyhow::Result<()> {
-        let id = self.workers.last_key_value().map_or(1, |(id, _)| id + 1);
+        self.started += 1;
+        let id = self.started;
         let worker = Worker::start(
             id,
             config,
@@ -172,11 +176,8 @@ impl Supervisor {
         }
         if let Some(worker) = self.workers.get(&id) {
             self.good = worker.config.clone();
-            tracing::info!(
-                worker = id,
-                us = worker.started.elapsed().as_micros(),
-                "worker serves"
-            );
+            let ms = u64::try_from(worker.started.elapsed().as_millis()).ok();
+            tracing::info!(worker = id, ms, "worker serves");
         }
         if std::mem::take(&mut self.hup_waiting) {
             self.reload();

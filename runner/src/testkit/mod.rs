@@ -256,6 +256,15 @@ fn add(map: &mut BTreeMap<String, OneOrMany>, name: String, value: String) {
     *entry = OneOrMany::Many(values);
 }
 
+/// The token that a `conf` gets while no other has it, for tests of collisions.
+#[must_use]
+pub fn token_of(conf: &[(&str, &str)]) -> u32 {
+    let conf = conf
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    crate::rpc::tokens::token_of(&crate::rpc::tokens::pack(conf))
+}
+
 /// Answers questions from a table.
 struct Answers<'s> {
     simulated: &'s Simulated,

@@ -35,6 +35,8 @@ const SUCCESSOR: Duration = Duration::from_millis(300);
 
 /// Runs a worker on the control socket that is its standard input.
 pub(crate) fn run(compose: Compose, threads: usize) -> ExitCode {
+    // Started as /proc/self/exe, it would be called "exe".
+    let _ = rustix::thread::set_name(c"postern-runner");
     // The control socket's end tells a worker that its supervisor is gone; this does
     // even if a plugin holds the only thread.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
