@@ -141,7 +141,9 @@ impl Runner {
             let answer = call::exchange(&mut stream, &call)?;
             match expect.check(&answer) {
                 Ok(()) => break,
-                Err(error) if Instant::now() > deadline => return Err(error.context(name)),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{name}; its log: {}", subject.log())));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }

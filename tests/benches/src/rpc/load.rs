@@ -44,6 +44,16 @@ impl Expect {
                     ..
                 },
             ) => Ok(()),
+            (
+                _,
+                Message::HttpReqCallResp {
+                    action: Some(Action::Stop(stop)),
+                    ..
+                },
+            ) => {
+                let body = String::from_utf8_lossy(stop.body.as_deref().unwrap_or_default());
+                bail!("a call was refused: {} {body}", stop.status)
+            }
             _ => bail!("not {self:?}, but {answer:?}"),
         }
     }

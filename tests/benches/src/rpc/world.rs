@@ -42,7 +42,7 @@ impl World {
         let keys = folder.join("context.keys");
         std::fs::write(&keys, format!("bench {}\n", STANDARD.encode([7; 32])))?;
         let config = json!({
-            "log": {"to": folder.join("chain-events.log"), "level": "warn"},
+            "log": {"to": "stderr", "level": "warn"},
             "plugins": {
                 "jwt": {"issuers": [{
                     "issuer": issuer,
@@ -50,6 +50,11 @@ impl World {
                     "audiences": [AUDIENCE],
                 }]},
                 "authorize": {"directory": format!("unix:{}", socket.display())},
+                // Connected to by the first mutation; there is none here.
+                "idempotency": {
+                    "database": {"url": "postgres://nobody@127.0.0.1:9/none"},
+                    "outcomeKeyFile": keys,
+                },
                 "context": {"keyFile": keys},
             },
         });
