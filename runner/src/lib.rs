@@ -58,4 +58,6 @@ pub use plugin::{ConfigError, Flow, Plugin};
 pub use registry::{ChainError, Compose, Registry};
 pub use reply::Reply;
 pub use request::{Entry, Request};
+/// The RPC's messages, for tests that speak it.
+pub use postern_wire as wire;
 pub use response::Response;
