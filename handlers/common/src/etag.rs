@@ -99,7 +99,11 @@ fn names(headers: &HeaderMap, header: &http::HeaderName, etag: &str) -> Option<b
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is a failed test"
+)]
 mod tests {
     use super::*;
 

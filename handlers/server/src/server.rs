@@ -20,6 +20,7 @@ use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::ServerTlsConfig;
 
 use crate::config::{Config, secret};
 use crate::directory;
@@ -98,6 +99,7 @@ impl Prepared {
         let router = platform.router().only(&config.families);
         router.check(&config.families)?;
 
+        let tls = directory::tls(config.directory_tls.as_ref())?;
         let bind = async |name: &'static str, address: &Address| {
             let mode = config.mode()?;
             Listener::bind(address, mode)
@@ -110,10 +112,11 @@ impl Prepared {
             None => None,
         };
         let directory = match &config.directory {
-            Some(address) => Some((
-                bind("directory", address).await?,
-                directory::tls(config.directory_tls.as_ref())?,
-            )),
+            Some(address) => Some(Directory {
+                listener: bind("directory", address).await?,
+                feed: Feed::new(pool.clone()).await.context("database")?,
+                tls,
+            }),
             None => None,
         };
         Ok(Server {
@@ -142,7 +145,14 @@ pub struct Server {
     tasks: TaskTracker,
     listener: Listener,
     admin: Option<Listener>,
-    directory: Option<(Listener, Option<tonic::transport::ServerTlsConfig>)>,
+    directory: Option<Directory>,
+}
+
+/// What the directory is served with.
+struct Directory {
+    listener: Listener,
+    feed: Feed,
+    tls: Option<ServerTlsConfig>,
 }
 
 impl Server {
@@ -176,16 +186,17 @@ impl Server {
         background.spawn(async move { provisioning.run(ending).await });
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         background.spawn(async move { platform.sweep(ending).await });
-        if let Some((listener, tls)) = self.directory {
-            let feed = Arc::new(Feed::new(self.pool.clone()));
+        if let Some(Directory {
+            listener,
+            feed,
+            tls,
+        }) = self.directory
+        {
+            let feed = Arc::new(feed);
             let (told, ending) = (Arc::clone(&feed), last.clone());
             background.spawn(async move { told.run(ending).await });
-            background.spawn(directory::serve(
-                listener,
-                tls,
-                DirectoryService::new(self.pool.clone(), feed),
-                last.clone(),
-            ));
+            let service = DirectoryService::new(self.pool.clone(), feed);
+            background.spawn(directory::serve(listener, tls, service, last.clone()));
         }
 
         tracing::info!(address = self.listener.address()?, families = ?self.config.families, "serving");

@@ -26,24 +26,27 @@ pub struct Feed {
     pool: PgPool,
     events: broadcast::Sender<Event>,
     /// The revision told last, and when the database last answered.
-    told: Mutex<(i64, Option<Instant>)>,
+    told: Mutex<(i64, Instant)>,
     woken: Notify,
 }
 
 impl Feed {
-    /// A feed that has to be [run](Feed::run).
-    #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    /// A feed from the newest revision on; it has to be [run](Feed::run).
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn new(pool: PgPool) -> Result<Self, sqlx::Error> {
         let (events, _) = broadcast::channel(BUFFER);
-        Self {
+        let told = Mutex::new((store::revision(&pool).await?, Instant::now()));
+        Ok(Self {
             pool,
             events,
-            told: Mutex::new((0, None)),
+            told,
             woken: Notify::new(),
-        }
+        })
     }
 
-    fn told(&self) -> (i64, Option<Instant>) {
+    fn told(&self) -> (i64, Instant) {
         *self
             .told
             .lock()
@@ -60,9 +63,7 @@ impl Feed {
         // Subscribed first: what is told in between is heard twice rather than never.
         let events = self.events.subscribe();
         let (revision, asked) = self.told();
-        asked
-            .is_some_and(|asked| asked.elapsed() < SILENCE)
-            .then_some((revision, events))
+        (asked.elapsed() < SILENCE).then_some((revision, events))
     }
 
     /// Reads revisions until `stop`.
@@ -94,27 +95,27 @@ impl Feed {
 
     /// Tells what was committed since the last look.
     async fn advance(&self) -> Result<(), sqlx::Error> {
-        let (last, asked) = self.told();
+        let (last, _) = self.told();
         let newest = store::revision(&self.pool).await?;
-        let changes = match asked {
-            // The first look: nobody has been told anything.
-            None => Vec::new(),
-            Some(_) if newest == last => Vec::new(),
-            Some(_) => store::changes(&self.pool, last, BATCH).await?,
+        let changes = if newest == last {
+            Vec::new()
+        } else {
+            store::changes(&self.pool, last, BATCH).await?
         };
-        for event in tell(last, newest, &changes) {
-            // Without watchers nobody hears it.
-            if asked.is_some() {
-                let _ = self.events.send(event);
-            }
-        }
+        let events = tell(last, newest, &changes);
         let newest = changes
             .last()
             .map_or(newest, |change| change.revision.max(newest));
+        // Before the events go out: who subscribes in between begins at the newer
+        // revision and passes over what it covers.
         *self
             .told
             .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (newest, Some(Instant::now()));
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (newest, Instant::now());
+        for event in events {
+            // Without watchers nobody hears it.
+            let _ = self.events.send(event);
+        }
         Ok(())
     }
 
