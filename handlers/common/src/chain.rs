@@ -22,11 +22,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use postern_claims::{ClaimStore, Holder};
 use postern_context::OpeningKeys;
 use postern_contract::{Code, Route, header};
 
 use crate::unseal::{Admitted, unseal};
-use crate::{Call, Caller, Failure, Reply, Router, etag, telemetry};
+use crate::{Call, Caller, Failure, Reply, Router, etag, idempotency, telemetry};
 
 /// Time-outs of a request.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,7 @@ pub struct Chain {
     keys: Arc<ArcSwap<OpeningKeys>>,
     router: Router,
     denials: Arc<dyn DenialLog>,
+    claims: Option<ClaimStore>,
     times: Times,
 }
 
@@ -78,16 +80,19 @@ struct Known {
 
 impl Chain {
     /// A chain that opens contexts with these keys, which may be replaced while it serves.
+    /// Claims of requests that decided nothing are released in `claims`.
     pub fn new(
         keys: Arc<ArcSwap<OpeningKeys>>,
         router: Router,
         denials: Arc<dyn DenialLog>,
+        claims: Option<ClaimStore>,
         times: Times,
     ) -> Self {
         Self {
             keys,
             router,
             denials,
+            claims,
             times,
         }
     }
@@ -165,26 +170,45 @@ impl Chain {
         let call = Call::new(admitted, head, body, self.times.body);
         let handled = tokio::time::timeout(self.times.request, handler(call)).await;
         let result = handled.unwrap_or(Err(Failure::Deadline));
-        if let (Err(failure), Some(caller)) = (&result, &known.caller)
-            && failure.verdict().status == 403
-        {
-            let denial = Denial {
-                caller,
-                route,
-                resource: &resource,
-                code: failure.code(),
-            };
-            if tokio::time::timeout(DENIAL_WAIT, self.denials.denied(denial))
-                .await
-                .is_err()
-            {
-                tracing::error!(
-                    correlation_id = known.correlation_id,
-                    "a denial was not written in time"
-                );
+        if let (Err(failure), Some(caller)) = (&result, &known.caller) {
+            self.release(failure, caller).await;
+            if failure.verdict().status == 403 {
+                let code = failure.code();
+                self.deny(Denial {
+                    caller,
+                    route,
+                    resource: &resource,
+                    code,
+                })
+                .await;
             }
         }
         result
+    }
+
+    /// Nothing was decided, so a retry need not wait for the claim's end. Past the
+    /// deadline the mutation may still run: its claim lapses by itself.
+    async fn release(&self, failure: &Failure, caller: &Caller) {
+        let (Some(claims), Some(claim)) = (&self.claims, &caller.context().claim) else {
+            return;
+        };
+        if let (Ok(scope), Ok(holder)) = (
+            claim.scope.as_slice().try_into(),
+            claim.holder.as_slice().try_into(),
+        ) && !matches!(failure, Failure::Deadline)
+        {
+            idempotency::mark(claims.release(scope, Holder(holder))).await;
+        }
+    }
+
+    async fn deny(&self, denial: Denial<'_>) {
+        let correlation_id = denial.caller.correlation_id().to_owned();
+        if tokio::time::timeout(DENIAL_WAIT, self.denials.denied(denial))
+            .await
+            .is_err()
+        {
+            tracing::error!(correlation_id, "a denial was not written in time");
+        }
     }
 }
 
@@ -258,4 +282,133 @@ fn complete(reply: Reply, known: &Known) -> Response<Full<Bytes>> {
         );
     }
     response
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Mutex;
+
+    use http::header::RETRY_AFTER;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::TokioIo;
+    use postern_context::{Context, SealingKeys};
+    use postern_contract::Family;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Denials(Mutex<Vec<String>>);
+
+    impl DenialLog for Denials {
+        fn denied<'a>(&'a self, denial: Denial<'a>) -> BoxFuture<'a, ()> {
+            self.0
+                .lock()
+                .unwrap()
+                .push(format!("{} {}", denial.route.id, denial.code));
+            std::future::ready(()).boxed()
+        }
+    }
+
+    /// Asks a chain over a real connection; the router misbehaves in each route.
+    async fn ask(path: &str, route: &str, family: Family) -> (Response<Value>, Vec<String>) {
+        async fn panics(_: Arc<()>, _: Call) -> Result<Reply, Failure> {
+            panic!("secret")
+        }
+        async fn hangs(_: Arc<()>, _: Call) -> Result<Reply, Failure> {
+            std::future::pending().await
+        }
+        async fn refuses(_: Arc<()>, call: Call) -> Result<Reply, Failure> {
+            call.caller.need_role(&["superadmin"], "this")?;
+            Ok(Reply::empty(StatusCode::OK))
+        }
+        let sealing =
+            SealingKeys::parse("k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+        let opening = OpeningKeys::parse(&sealing.opening_file(&Family::ALL)).unwrap();
+        let router = Router::default()
+            .route("health", &Arc::new(()), panics)
+            .route("platform.health", &Arc::new(()), hangs)
+            .route("platform.info", &Arc::new(()), refuses);
+        let denials = Arc::new(Denials::default());
+        let times = Times {
+            request: Duration::from_millis(50),
+            body: Duration::from_secs(1),
+        };
+        let keys = Arc::new(ArcSwap::from_pointee(opening));
+        let chain = Arc::new(Chain::new(
+            keys,
+            router,
+            Arc::clone(&denials) as _,
+            None,
+            times,
+        ));
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let service = hyper::service::service_fn(move |request| {
+            let chain = Arc::clone(&chain);
+            async move { Ok::<_, std::convert::Infallible>(chain.answer(request).await) }
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(server), service),
+        );
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let context = Context {
+            route: route.into(),
+            method: "GET".into(),
+            correlation_id: "corr-1234".into(),
+            ..Context::default()
+        };
+        let request = Request::get(path)
+            .header(
+                header::POSTERN_CONTEXT,
+                sealing.seal(family, context, now_ms()),
+            )
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let denied = denials.0.lock().unwrap().clone();
+        let body = serde_json::from_slice(&body).unwrap();
+        (Response::from_parts(parts, body), denied)
+    }
+
+    fn code(answer: &Response<Value>) -> (u16, &str) {
+        let code = answer.body().pointer("/error/code").and_then(Value::as_str);
+        (answer.status().as_u16(), code.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request_and_tells_nothing() {
+        let (answer, _) = ask("/health", "health", Family::Platform).await;
+        assert_eq!(code(&answer), (500, "INTERNAL"));
+        assert_eq!(
+            answer.headers().get(header::CORRELATION_ID).unwrap(),
+            "corr-1234"
+        );
+        assert!(!answer.body().to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_read_past_its_deadline_is_given_up() {
+        let (answer, _) = ask("/v1/platform/health", "platform.health", Family::Platform).await;
+        assert_eq!(code(&answer), (504, "BACKEND_UNAVAILABLE"));
+        assert!(answer.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[tokio::test]
+    async fn a_denial_goes_to_the_trail() {
+        let (answer, denied) = ask("/v1/platform/info", "platform.info", Family::Platform).await;
+        assert_eq!(code(&answer), (403, "ROLE_DENIED"));
+        assert_eq!(denied, ["platform.info ROLE_DENIED"]);
+    }
+
+    #[tokio::test]
+    async fn a_family_that_is_off_is_said_to_be() {
+        let (answer, _) = ask("/v1/tenants", "tenants.list", Family::Tenants).await;
+        assert_eq!(code(&answer), (503, "FAMILY_UNAVAILABLE"));
+    }
 }

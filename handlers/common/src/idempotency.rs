@@ -27,6 +27,7 @@ use crate::failure::sqlstate;
 use crate::faults::Faults;
 use crate::{Failure, Reply};
 
+pub(crate) use claim::mark;
 pub use record::migrate;
 
 /// How long the INSERT of a record waits for another transaction with the same key.
@@ -181,10 +182,8 @@ impl Ledger {
                 self.faults.at("after-claim").await;
                 Ok(reply)
             }
-            Err(failure) => {
-                claim.release().await;
-                Err(failure)
-            }
+            // The chain releases the claim.
+            Err(failure) => Err(failure),
         }
     }
 

@@ -58,9 +58,6 @@ pub struct Platform {
     about: About,
 }
 
-/// How often expired records and old changes are removed and the outbox measured.
-const SWEEP: Duration = Duration::from_secs(30);
-
 impl Platform {
     /// The control plane in this database. Data of deactivated workspaces is kept
     /// for `purge_after_days`.
@@ -113,10 +110,10 @@ impl Platform {
             .await
     }
 
-    /// Removes what is old, until `stop`.
-    pub async fn sweep(&self, stop: CancellationToken) {
+    /// Removes what is old and measures what is left, `every` so often, until `stop`.
+    pub async fn sweep(&self, every: Duration, stop: CancellationToken) {
         while stop
-            .run_until_cancelled(tokio::time::sleep(SWEEP))
+            .run_until_cancelled(tokio::time::sleep(every))
             .await
             .is_some()
         {

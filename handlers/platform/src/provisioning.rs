@@ -153,11 +153,12 @@ impl Provisioning {
         }
     }
 
-    /// Overdue steps, for the metrics.
+    /// Overdue steps and the pool's connections, for the metrics.
     pub(crate) async fn measure(&self) -> Result<(), sqlx::Error> {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("postern_outbox_overdue")
-            .set(outbox::overdue(&self.pool, &self.capabilities).await? as f64);
+        let overdue = outbox::overdue(&self.pool, &self.capabilities).await?;
+        let overdue = u32::try_from(overdue).unwrap_or(u32::MAX);
+        metrics::gauge!("postern_outbox_overdue").set(f64::from(overdue));
+        metrics::gauge!("postern_database_connections").set(f64::from(self.pool.size()));
         Ok(())
     }
 }

@@ -139,12 +139,15 @@ impl Default for Claims {
 pub struct Idempotency {
     /// Bytes kept for one tenant; beyond it replays come without their body.
     pub quota_bytes: u32,
+    /// How often what expired is removed.
+    pub sweep_ms: u64,
 }
 
 impl Default for Idempotency {
     fn default() -> Self {
         Self {
             quota_bytes: 256 << 20,
+            sweep_ms: 30_000,
         }
     }
 }
@@ -306,6 +309,7 @@ impl Config {
         for (name, value) in [
             ("database.acquireMs", self.database.acquire_ms),
             ("database.statementMs", self.database.statement_ms),
+            ("idempotency.sweepMs", self.idempotency.sweep_ms),
             ("limits.idleMs", self.limits.idle_ms),
             ("limits.stallMs", self.limits.stall_ms),
             ("limits.bodyMs", self.limits.body_ms),
@@ -390,8 +394,13 @@ impl Database {
             .map_err(|_| anyhow::anyhow!("not of the form postgres://USER@HOST/DATABASE"))?;
         let options = options
             .application_name("postern-handlers")
-            .statement_cache_capacity(self.prepared_statements)
-            .options([("statement_timeout", statement.as_str())]);
+            .statement_cache_capacity(self.prepared_statements);
+        // Poolers in transaction mode refuse start-up options. Transactions set their
+        // own bounds anyway, and reads have the request's.
+        let options = match self.prepared_statements {
+            0 => options,
+            _ => options.options([("statement_timeout", statement.as_str())]),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(Duration::from_millis(self.acquire_ms));

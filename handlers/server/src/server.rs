@@ -81,7 +81,7 @@ impl Prepared {
         let ledger = Arc::new(Ledger::new(
             pool.clone(),
             outcome_keys,
-            claims,
+            claims.clone(),
             tasks.clone(),
             config.bounds(),
             faults(&config),
@@ -126,6 +126,7 @@ impl Prepared {
             platform,
             provisioning,
             pool,
+            claims,
             tasks,
             listener,
             admin,
@@ -142,6 +143,7 @@ pub struct Server {
     platform: Arc<Platform>,
     provisioning: Arc<Provisioning>,
     pool: PgPool,
+    claims: Option<ClaimStore>,
     tasks: TaskTracker,
     listener: Listener,
     admin: Option<Listener>,
@@ -185,7 +187,8 @@ impl Server {
         let (provisioning, ending) = (self.provisioning, last.clone());
         background.spawn(async move { provisioning.run(ending).await });
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
-        background.spawn(async move { platform.sweep(ending).await });
+        let every = Duration::from_millis(self.config.idempotency.sweep_ms);
+        background.spawn(async move { platform.sweep(every, ending).await });
         if let Some(Directory {
             listener,
             feed,
@@ -200,7 +203,8 @@ impl Server {
         }
 
         tracing::info!(address = self.listener.address()?, families = ?self.config.families, "serving");
-        let chain = Chain::new(keys, self.router, self.platform, self.config.times());
+        let times = self.config.times();
+        let chain = Chain::new(keys, self.router, self.platform, self.claims, times);
         serve(self.listener, Arc::new(chain), limits, stop).await;
 
         tracing::info!(mutations = self.tasks.len(), "draining");

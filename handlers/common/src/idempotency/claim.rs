@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A claim that is extended for as long as this value lives.
 pub(super) struct Held {
     store: Option<ClaimStore>,
-    running: Option<([u8; 32], Holder)>,
     _extending: Option<AbortOnDropHandle<()>>,
 }
 
@@ -40,7 +39,6 @@ impl Held {
         });
         Self {
             store,
-            running,
             _extending: extending,
         }
     }
@@ -49,18 +47,12 @@ impl Held {
     pub(super) async fn done(self, keyed: &Keyed, sealed: &[u8], remaining: Duration) {
         let Some(store) = &self.store else { return };
         let copy = (sealed.len() <= MAX_COPY).then_some(sealed);
-        note(store.done(&keyed.scope, &keyed.fingerprint, copy, remaining)).await;
-    }
-
-    /// Nothing is kept: a retry need not wait for the lease's end.
-    pub(super) async fn release(self) {
-        if let (Some(store), Some((scope, holder))) = (&self.store, self.running) {
-            note(store.release(&scope, holder)).await;
-        }
+        mark(store.done(&keyed.scope, &keyed.fingerprint, copy, remaining)).await;
     }
 }
 
-async fn note(marking: impl Future<Output = Result<(), sqlx::Error>>) {
+/// Marks a claim; a failure to do so is logged and goes no further.
+pub(crate) async fn mark(marking: impl Future<Output = Result<(), sqlx::Error>>) {
     match tokio::time::timeout(PATIENCE, marking).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "a claim was not marked; it lapses"),

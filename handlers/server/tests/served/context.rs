@@ -1,7 +1,11 @@
 //! Nothing is believed but what the runner sealed.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Method};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::{Caller, Deployment, Request, code, text};
 
@@ -163,10 +167,48 @@ async fn keys_are_read_again() {
             anyhow::ensure!(now == status, "it is {now}");
             Ok(())
         };
-        postern_harness::wait_for("the new keys", std::time::Duration::from_secs(10), seen)
+        postern_harness::wait_for("the new keys", Duration::from_secs(10), seen)
             .await
             .unwrap();
     };
     until(&format!("{other}# rotated\n"), 401).await;
     until(&good, 200).await;
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let deployment = Deployment::new().await;
+    let more = json!({"limits": {"idleMs": 300, "bodyMs": 300}});
+    let server = deployment.serve_with("a", &more).await;
+    let talk = async |sent: &str| {
+        let mut stream = TcpStream::connect(server.ports[0].address()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(5), read)
+            .await
+            .expect("it is left open")
+            .unwrap();
+        answer
+    };
+    assert_eq!(
+        talk("GET /health HTTP/1.1\r\nhost").await,
+        "",
+        "half a head"
+    );
+    let request = Request::new(
+        &Caller::platform("platform_admin"),
+        Method::POST,
+        "/v1/tenants",
+    );
+    let context = request.context(&deployment).unwrap();
+    let half = format!(
+        "POST /v1/tenants HTTP/1.1\r\nhost: h\r\nx-postern-context: {context}\r\nidempotency-key: k\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\n\r\n{{\"slug\":"
+    );
+    let answer = talk(&half).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("took too long"),
+        "{answer}"
+    );
 }

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use http::Method;
+use postern_claims::{Claim as Held, ClaimStore, Holder};
+use postern_context::Claim;
+use postern_contract::Family;
+use postern_contract::idempotency::{IdempotencyKey, Scope};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -114,7 +118,7 @@ async fn a_verdict_on_the_data_is_kept_and_anything_else_is_not() {
 }
 
 #[tokio::test]
-async fn an_expired_record_counts_as_absent_and_is_swept() {
+async fn an_expired_record_counts_as_absent() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
@@ -344,4 +348,76 @@ async fn what_was_created_is_there_for_everybody_else() {
         .send(&deployment, &other)
         .await;
     found.expect(200).unwrap();
+}
+
+#[tokio::test]
+async fn what_expired_is_swept() {
+    let deployment = Deployment::new().await;
+    let more = json!({"idempotency": {"sweepMs": 50}});
+    let server = deployment.serve_with("a", &more).await;
+    for _ in 0..3 {
+        make_tenant(&deployment, &server).await;
+    }
+    for sql in [
+        "UPDATE postern_idempotency.record SET expires_at = now()",
+        "UPDATE postern_claims.claim SET lapses_at = now()",
+    ] {
+        sqlx::query(sql).execute(&deployment.pool).await.unwrap();
+    }
+    let swept = async || {
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM postern_idempotency.record) + (SELECT count(*) FROM postern_claims.claim)
+                  + (SELECT sum(bytes) FROM postern_idempotency.kept)::bigint",
+        )
+        .fetch_one(&deployment.pool)
+        .await?;
+        anyhow::ensure!(left == 0, "{left} are left");
+        Ok(())
+    };
+    postern_harness::wait_for("the sweep", Duration::from_secs(10), swept)
+        .await
+        .unwrap();
+}
+
+/// The runner claims before the handler sees the request: the handler settles it.
+#[tokio::test]
+async fn a_claim_is_marked_or_released() {
+    let deployment = Deployment::new().await;
+    let server = deployment.serve("a").await;
+    let admin = Caller::platform("platform_admin");
+    let claims = ClaimStore::new(deployment.pool.clone());
+    let scope = Scope {
+        issuer: "https://issuer",
+        tenant: "",
+        subject: &admin.subject,
+        family: Family::Tenants,
+        workspace: "",
+    };
+    let scope = scope.digest(&IdempotencyKey::parse(b"k").unwrap());
+    let send = async |body: &Value| {
+        let claimed = claims.claim(&scope).await.unwrap();
+        let Held::New(Holder(holder)) = claimed else {
+            panic!("{claimed:?}")
+        };
+        let mut request = post(&admin, "k", body);
+        request.claim = Some(Claim {
+            scope: scope.to_vec(),
+            holder: holder.to_vec(),
+        });
+        request.send(&deployment, &server).await.status
+    };
+    assert_eq!(send(&json!({})).await, 400);
+    // Released: the next claim is new again, and this time it is marked.
+    assert_eq!(send(&tenant()).await, 201);
+    let done = claims.claim(&scope).await.unwrap();
+    assert!(
+        matches!(
+            done,
+            Held::Done {
+                outcome: Some(_),
+                ..
+            }
+        ),
+        "{done:?}"
+    );
 }

@@ -225,6 +225,8 @@ pub struct Request {
     pub body: Bytes,
     /// What the runner would have read, if not the path itself.
     pub judged: Option<String>,
+    /// What the runner has claimed for it.
+    pub claim: Option<Claim>,
     pub caller: Caller,
 }
 
@@ -236,6 +238,7 @@ impl Request {
             headers: Vec::new(),
             body: Bytes::new(),
             judged: None,
+            claim: None,
             caller: caller.clone(),
         };
         if !matches!(request.method, Method::GET | Method::HEAD) {
@@ -294,7 +297,7 @@ impl Request {
                 reset: 1_700_000_000,
                 reset_after: 1,
             }),
-            claim: None::<Claim>,
+            claim: self.claim.clone(),
             ..Context::default()
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
