@@ -1,12 +1,13 @@
 //! One admitted request, as a family's code sees it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use postern_contract::idempotency::{self, FINGERPRINTED, IdempotencyKey, query_pairs, sha256};
 use postern_contract::{Code, Params, Route, header};
 
@@ -17,6 +18,49 @@ use crate::query::Query;
 use crate::unseal::Admitted;
 use crate::{Caller, Failure, Scope};
 
+/// The body while nobody has read it. The chain keeps a second handle: a client
+/// that is still sending would not see an answer that came before its body was
+/// taken, because the connection is reset under it.
+#[derive(Clone, Debug)]
+pub(crate) struct UnreadBody(Arc<Mutex<Option<Incoming>>>);
+
+/// At most so much of an unwanted body is taken.
+const DRAIN: usize = 8 << 20;
+/// And for at most so long.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+impl UnreadBody {
+    pub(crate) fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, body: Incoming) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// Takes and forgets what is left, within bounds.
+    pub(crate) async fn drain(&self) {
+        let Some(mut body) = self.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        let drain = async {
+            let mut taken = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                taken += frame.data_ref().map_or(0, Bytes::len);
+                if taken > DRAIN {
+                    return;
+                }
+            }
+        };
+        // Whatever remains beyond the bounds is the client's loss.
+        let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+    }
+}
+
 /// A request that may be carried out.
 #[derive(Debug)]
 pub struct Call {
@@ -26,7 +70,7 @@ pub struct Call {
     pub route: &'static Route,
     params: Params<'static>,
     head: Parts,
-    body: Option<Incoming>,
+    body: UnreadBody,
     body_time: Duration,
 }
 
@@ -34,7 +78,7 @@ impl Call {
     pub(crate) fn new(
         admitted: Admitted,
         head: Parts,
-        body: Incoming,
+        body: UnreadBody,
         body_time: Duration,
     ) -> Self {
         let Admitted {
@@ -47,7 +91,7 @@ impl Call {
             route,
             params,
             head,
-            body: Some(body),
+            body,
             body_time,
         }
     }
@@ -124,6 +168,7 @@ impl Call {
         let Some(mut body) = self.body.take() else {
             return Err(Failure::internal("the body was read twice"));
         };
+        let unread = self.body.clone();
         let read = async {
             let mut bytes = BytesMut::new();
             while let Some(frame) = body.frame().await {
@@ -131,6 +176,7 @@ impl Call {
                     .map_err(|_| Failure::invalid_field("body", "broke off before its end"))?;
                 if let Ok(data) = frame.into_data() {
                     if (bytes.len() + data.len()) as u64 > limit {
+                        unread.put(body);
                         return Err(too_large());
                     }
                     bytes.extend_from_slice(&data);

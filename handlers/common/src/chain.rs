@@ -26,6 +26,7 @@ use postern_claims::{ClaimStore, Holder};
 use postern_context::OpeningKeys;
 use postern_contract::{Code, Route, header};
 
+use crate::call::UnreadBody;
 use crate::unseal::{Admitted, unseal};
 use crate::{Call, Caller, Failure, Reply, Router, etag, idempotency, telemetry};
 
@@ -111,7 +112,8 @@ impl Chain {
             code: None,
         };
 
-        let judged = AssertUnwindSafe(self.judge(head, body, &mut known))
+        let body = UnreadBody::new(body);
+        let judged = AssertUnwindSafe(self.judge(head, body.clone(), &mut known))
             .catch_unwind()
             .await;
         let result = judged
@@ -131,6 +133,7 @@ impl Chain {
                 Reply::refusal(&failure, &known.correlation_id)
             }
         };
+        body.drain().await;
         telemetry::request(&telemetry::Event {
             method: &method,
             route: known.route,
@@ -148,7 +151,7 @@ impl Chain {
     async fn judge(
         &self,
         head: Parts,
-        body: Incoming,
+        body: UnreadBody,
         known: &mut Known,
     ) -> Result<Reply, Failure> {
         let admitted = unseal(&self.keys.load(), &head, now_ms())?;

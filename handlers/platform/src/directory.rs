@@ -25,6 +25,7 @@ pub use feed::Feed;
 pub use postern_directory::directory_server::DirectoryServer;
 
 use crate::model;
+use crate::provisioning::Provisioning;
 use crate::store::audit::{self, Denied};
 use crate::store::directory as store;
 
@@ -32,6 +33,7 @@ use crate::store::directory as store;
 pub struct DirectoryService {
     pool: PgPool,
     feed: Arc<Feed>,
+    provisioning: Arc<Provisioning>,
 }
 
 /// More denials in one report are counted as dropped.
@@ -40,8 +42,12 @@ const MAX_DENIALS: usize = 1000;
 impl DirectoryService {
     /// A service over a feed that is run elsewhere.
     #[must_use]
-    pub fn new(pool: PgPool, feed: Arc<Feed>) -> Self {
-        Self { pool, feed }
+    pub fn new(pool: PgPool, feed: Arc<Feed>, provisioning: Arc<Provisioning>) -> Self {
+        Self {
+            pool,
+            feed,
+            provisioning,
+        }
     }
 }
 
@@ -68,17 +74,19 @@ impl Directory for DirectoryService {
                         plan_capabilities: tenant.plan_capabilities,
                     })
                 }),
-            get_request::Key::WorkspaceId(id) => store::workspace(&self.pool, &id)
-                .await
-                .map_err(away)?
-                .map(|workspace| {
-                    get_response::Entry::Workspace(Workspace {
-                        id: workspace.id,
-                        tenant_id: workspace.tenant_id,
-                        status: state(workspace.status).into(),
-                        capabilities: workspace.capabilities,
+            get_request::Key::WorkspaceId(id) => {
+                store::workspace(&self.pool, &id, self.provisioning.capabilities())
+                    .await
+                    .map_err(away)?
+                    .map(|workspace| {
+                        get_response::Entry::Workspace(Workspace {
+                            id: workspace.id,
+                            tenant_id: workspace.tenant_id,
+                            status: state(workspace.status).into(),
+                            capabilities: workspace.capabilities,
+                        })
                     })
-                }),
+            }
         };
         Ok(Response::new(GetResponse {
             revision: unsigned(revision),

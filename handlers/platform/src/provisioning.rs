@@ -82,6 +82,11 @@ impl Provisioning {
         self.capabilities.iter().any(|backed| backed == capability)
     }
 
+    /// The capabilities that have one.
+    pub(crate) fn capabilities(&self) -> &[String] {
+        &self.capabilities
+    }
+
     pub(crate) fn backends(&self) -> &[Arc<dyn Backend>] {
         &self.backends
     }

@@ -306,6 +306,6 @@ pub(crate) async fn usage(app: Arc<Platform>, call: Call) -> Result<Reply, Failu
     let quotas = usage::of(&scope, &mut db, id, &plan).await?;
     Reply::json(
         StatusCode::OK,
-        &json!({"tenantId": id, "plan": plan.id, "data": quotas}),
+        &json!({"tenantId": id, "plan": plan.id, "quotas": quotas}),
     )
 }

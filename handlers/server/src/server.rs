@@ -184,8 +184,9 @@ impl Server {
             Arc::clone(&keys),
             last.clone(),
         ));
-        let (provisioning, ending) = (self.provisioning, last.clone());
-        background.spawn(async move { provisioning.run(ending).await });
+        let provisioning = self.provisioning;
+        let (working, ending) = (Arc::clone(&provisioning), last.clone());
+        background.spawn(async move { working.run(ending).await });
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let every = Duration::from_millis(self.config.idempotency.sweep_ms);
         background.spawn(async move { platform.sweep(every, ending).await });
@@ -198,7 +199,7 @@ impl Server {
             let feed = Arc::new(feed);
             let (told, ending) = (Arc::clone(&feed), last.clone());
             background.spawn(async move { told.run(ending).await });
-            let service = DirectoryService::new(self.pool.clone(), feed);
+            let service = DirectoryService::new(self.pool.clone(), feed, provisioning);
             background.spawn(directory::serve(listener, tls, service, last.clone()));
         }
 

@@ -13,7 +13,7 @@ pub(crate) struct TenantEntry {
     pub(crate) plan_capabilities: Vec<String>,
 }
 
-/// A workspace as runners see it: with what is provisioned, not with what is wanted.
+/// A workspace as runners see it: with what can be used now.
 #[derive(Debug, FromRow)]
 pub(crate) struct WorkspaceEntry {
     pub(crate) id: String,
@@ -48,16 +48,22 @@ pub(crate) async fn tenant(pool: &PgPool, id: &str) -> Result<Option<TenantEntry
     .await
 }
 
+/// `backed` are the capabilities that have a backend: theirs count once they are
+/// provisioned. Without one there is nothing to wait for, and the family says that
+/// it is off.
 pub(crate) async fn workspace(
     pool: &PgPool,
     id: &str,
+    backed: &[String],
 ) -> Result<Option<WorkspaceEntry>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, tenant_id, status,
-                ARRAY(SELECT c FROM unnest(capabilities) c WHERE c = ANY (provisioned)) AS capabilities
+                ARRAY(SELECT c FROM unnest(capabilities) c
+                      WHERE c = ANY (provisioned) OR NOT c = ANY ($2)) AS capabilities
          FROM postern.workspace WHERE id = $1",
     )
     .bind(id)
+    .bind(backed)
     .fetch_optional(pool)
     .await
 }
