@@ -53,10 +53,11 @@ fn follow(buffer: &[u8], at: usize) -> Result<usize, Fault> {
 }
 
 /// A table, with the slots its vtable gives it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Table<'a> {
     buffer: &'a [u8],
     at: usize,
+    vtable: usize,
     slots: &'a [u8],
 }
 
@@ -69,11 +70,7 @@ impl<'a> Table<'a> {
 
     #[inline]
     fn at(buffer: &'a [u8], at: usize) -> Result<Self, Fault> {
-        let back = i32::from_le_bytes(number(buffer, at)?);
-        // Most vtables stand before their table, shared ones may stand behind it.
-        let vtable = at
-            .checked_add_signed(-(back as isize))
-            .ok_or(Fault::OutOfBounds(at))?;
+        let vtable = Self::vtable(buffer, at)?;
         let len = usize::from(u16::from_le_bytes(number(buffer, vtable)?));
         if !len.is_multiple_of(2) {
             return Err(Fault::Unaligned(vtable));
@@ -82,11 +79,31 @@ impl<'a> Table<'a> {
             .get(vtable..vtable + len)
             .ok_or(Fault::OutOfBounds(vtable))?;
         // Before the slots stand the vtable's length and the table's.
+        let slots = whole.get(4..).unwrap_or_default();
         Ok(Self {
             buffer,
             at,
-            slots: whole.get(4..).unwrap_or_default(),
+            vtable,
+            slots,
         })
+    }
+
+    /// Another table of the same buffer. Entries of a list have the same vtable most
+    /// of the time: it is looked at once.
+    #[inline]
+    fn next_at(&self, at: usize) -> Result<Self, Fault> {
+        if Self::vtable(self.buffer, at)? == self.vtable {
+            return Ok(Self { at, ..*self });
+        }
+        Self::at(self.buffer, at)
+    }
+
+    #[inline]
+    fn vtable(buffer: &[u8], at: usize) -> Result<usize, Fault> {
+        let back = i32::from_le_bytes(number(buffer, at)?);
+        // Most vtables stand before their table, shared ones may stand behind it.
+        at.checked_add_signed(-(back as isize))
+            .ok_or(Fault::OutOfBounds(at))
     }
 
     /// Where the field of this slot stands.
@@ -145,13 +162,14 @@ impl<'a> Table<'a> {
             return Err(Fault::OutOfBounds(vector));
         }
         let entries = Entries {
-            buffer: self.buffer,
             at,
             left,
+            last: *self,
         };
         let mut named = 0;
-        for index in 0..left {
-            let (name, value) = entry(self.buffer, at + 4 * index)?;
+        let mut walk = entries;
+        while let Some(entry) = walk.step() {
+            let (name, value) = entry?;
             named += name.len() + value.map_or(0, <[u8]>::len);
         }
         if named > SHARING * self.buffer.len() {
@@ -164,19 +182,31 @@ impl<'a> Table<'a> {
 /// A name and, if there is one, its value.
 pub type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The entry that the distance `at` leads to.
-#[inline]
-fn entry(buffer: &[u8], at: usize) -> Result<Entry<'_>, Fault> {
-    let table = Table::at(buffer, follow(buffer, at)?)?;
-    Ok((table.bytes(0)?.unwrap_or_default(), table.bytes(1)?))
-}
-
 /// Names with values, in the order of the wire.
 #[derive(Clone, Copy, Default)]
 pub struct Entries<'a> {
-    buffer: &'a [u8],
     at: usize,
     left: usize,
+    /// The entry before, or the table that the list belongs to.
+    last: Table<'a>,
+}
+
+impl<'a> Entries<'a> {
+    #[inline]
+    fn step(&mut self) -> Option<Result<Entry<'a>, Fault>> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.at;
+        self.at += 4;
+        Some(self.entry(at))
+    }
+
+    /// The entry that the distance `at` leads to.
+    #[inline]
+    fn entry(&mut self, at: usize) -> Result<Entry<'a>, Fault> {
+        let table = self.last.next_at(follow(self.last.buffer, at)?)?;
+        self.last = table;
+        Ok((table.bytes(0)?.unwrap_or_default(), table.bytes(1)?))
+    }
 }
 
 impl<'a> Iterator for Entries<'a> {
@@ -184,11 +214,8 @@ impl<'a> Iterator for Entries<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Entry<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let at = self.at;
-        self.at += 4;
         // It has been walked through before: there is no error left in it.
-        Some(entry(self.buffer, at).unwrap_or_default())
+        self.step().map(Result::unwrap_or_default)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -200,6 +227,7 @@ impl ExactSizeIterator for Entries<'_> {}
 
 impl std::fmt::Debug for Entries<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the entries: tokens are among them, and this ends up in logs.
         f.debug_struct("Entries")
             .field("left", &self.left)
             .finish_non_exhaustive()
