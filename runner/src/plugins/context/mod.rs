@@ -10,8 +10,8 @@ mod project;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use postern_context::{Context as Message, PathParam};
-use postern_contract::{Code, Match, Params, Route, header};
+use postern_context::View;
+use postern_contract::{Code, Match, Route, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -68,13 +68,15 @@ impl Context {
             // `check` refuses such a route; this is for a chain that was built without it.
             return Flow::Stop(Reply::refuse(Code::GatewayMisconfigured, NO_KEYS));
         };
-        let (route, message) = match request.route() {
-            Ok(Match::Found(route, params)) => (*route, message(request, route, params)),
+        let sealed = match request.route() {
+            Ok(Match::Found(route, params)) => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                let params: Vec<_> = params.iter().collect();
+                keys.current().seal_view(route.family, &view(request, route, &params), now_ms)
+            }
             _ => return Flow::Stop(not_found(request)),
         };
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let sealed = keys.current().seal(route.family, message, now_ms);
         request.set_header(header::POSTERN_CONTEXT, sealed);
         Flow::Next
     }
@@ -101,31 +103,31 @@ impl Plugin for Context {
     }
 }
 
-fn message(request: &Request<'_>, route: &Route, params: &Params<'_>) -> Message {
+fn view<'a>(request: &'a Request<'_>, route: &'a Route, params: &'a [(&'a str, &'a str)]) -> View<'a> {
     let facts = &request.facts;
-    let param = |(name, value): (&str, &str)| PathParam { name: name.into(), value: value.into() };
-    let mut message = Message {
-        route: route.id.clone(),
-        method: request.method().as_str().to_owned(),
-        params: params.iter().map(param).collect(),
-        client_address: request.src_ip().map(|ip| ip.to_string()).unwrap_or_default(),
-        correlation_id: facts.correlation_id.as_deref().unwrap_or_default().to_owned(),
-        api_version: facts.api_version.as_deref().unwrap_or_default().to_owned(),
-        claim: facts.claim.clone(),
-        rate_limit: facts.rate_limit.clone(),
+    let view = View {
+        route: &route.id,
+        method: request.method().as_str(),
+        params,
+        client_address: request.src_ip(),
+        correlation_id: facts.correlation_id.as_deref().unwrap_or_default(),
+        api_version: facts.api_version.as_deref().unwrap_or_default(),
+        claim: facts.claim.as_ref(),
+        rate_limit: facts.rate_limit.as_ref(),
         body_limit: route.body_limit,
-        ..Message::default()
+        ..View::default()
     };
-    if let Some(who) = &facts.identity {
-        message.issuer.clone_from(&who.issuer);
-        message.subject.clone_from(&who.subject);
-        message.tenant = who.tenant.clone().unwrap_or_default();
-        message.workspace = who.workspace.clone().unwrap_or_default();
-        message.plan = facts.plan.as_deref().or(who.plan.as_deref()).unwrap_or_default().to_owned();
-        message.roles.clone_from(&who.roles);
-        message.scopes.clone_from(&who.scopes);
-        message.token_expires_at = u64::try_from(who.expires_at).unwrap_or_default();
-        message.session = who.session.clone().unwrap_or_default();
+    let Some(who) = &facts.identity else { return view };
+    View {
+        issuer: &who.issuer,
+        subject: &who.subject,
+        tenant: who.tenant.as_deref().unwrap_or_default(),
+        workspace: who.workspace.as_deref().unwrap_or_default(),
+        plan: facts.plan.as_deref().or(who.plan.as_deref()).unwrap_or_default(),
+        roles: &who.roles,
+        scopes: &who.scopes,
+        token_expires_at: u64::try_from(who.expires_at).unwrap_or_default(),
+        session: who.session.as_deref().unwrap_or_default(),
+        ..view
     }
-    message
 }
