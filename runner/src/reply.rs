@@ -188,6 +188,9 @@ impl Reply {
             default("Content-Type", "application/octet-stream".into());
         }
         default("X-Correlation-Id", correlation_id.into());
+        if let Some(version) = &facts.api_version {
+            default("X-API-Version", version.to_string().into());
+        }
         if let Some(state) = &facts.rate_limit {
             rate_limit_headers(state, |name, value| default(name, value.into()));
         }
