@@ -16,6 +16,9 @@ use crate::http::special;
 use crate::request::Request;
 use crate::upstream;
 
+/// `postpone_output`: so much is gathered before any of it is sent.
+const POSTPONE_OUTPUT: usize = 1460;
+
 /// Why a request does not go on to the next phase.
 #[derive(Debug)]
 pub enum End {
@@ -215,22 +218,29 @@ impl<'c> Exchange<'c> {
 
     /// `core.response.exit(status, body)`.
     async fn exit(&mut self, status: u16, body: Option<Vec<u8>>) -> Result<(), End> {
-        if body.is_none() && status >= 300 {
+        if body.is_none() && (status >= 300 || status == 204) {
             return self.special(status).await;
+        }
+        if status < 200 {
+            return self.hang(body.unwrap_or_default()).await;
         }
         // lua-nginx takes three digits; anything else leaves the status alone.
         if (100..=999).contains(&status) {
             self.answer.status = Some(status);
         }
         self.print(&body.unwrap_or_default()).await?;
-        if status < 200 {
-            // Neither an end of the body nor of the request: the client waits
-            // until it or the gateway gives up.
-            let patience = self.worker.times.scaled(60.0);
-            let _gave_up = tokio::time::timeout(patience, self.reader.gone()).await;
-            return Err(End::Cut);
-        }
         self.finish().await
+    }
+
+    /// An exit below 200 ends neither the body nor the request. What is written
+    /// stays in nginx's buffer while it is short, so the client waits in vain.
+    async fn hang(&mut self, body: Vec<u8>) -> Result<(), End> {
+        if body.len() >= POSTPONE_OUTPUT {
+            self.print(&body).await?;
+        }
+        let patience = self.worker.times.scaled(60.0);
+        let _gave_up = tokio::time::timeout(patience, self.reader.gone()).await;
+        Err(End::Cut)
     }
 
     /// A page of nginx's own, or the error page configured in its place.
@@ -242,7 +252,7 @@ impl<'c> Exchange<'c> {
         let pages = &self.worker.config.pages;
         if let Some(page) = pages.page(status, &|name| request.page_variable(name)) {
             // Another location answers now: its Lua filters are none.
-            self.answer.status = Some(special::sent_as(page.status));
+            self.answer.status = Some(page.status);
             let kind = page.content_type.as_deref().unwrap_or("text/plain");
             self.answer.own_type(Some(kind.as_bytes()));
             for (name, value) in &page.headers {

@@ -32,12 +32,6 @@ use crate::runner::{RELOAD_GAP, Runner, Start};
 
 /// `worker_connections`: further clients wait to be accepted.
 const CONNECTIONS: usize = 10620;
-/// `keepalive_timeout`, `client_header_timeout`, `client_body_timeout`,
-/// `send_timeout`, in seconds.
-const KEEP_ALIVE: f64 = 60.0;
-const HEADER: f64 = 60.0;
-const BODY: f64 = 60.0;
-const SEND: f64 = 10.0;
 /// How often `apisix.yaml` is looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -253,8 +247,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, mut current: watch::Receiver
         return;
     };
     let _only_slower = stream.set_nodelay(true);
-    let times = worker.times;
-    let (mut reader, mut writer) = client::split(stream, times.scaled(SEND));
+    let (times, patience) = (worker.times, worker.config.patience);
+    let (mut reader, mut writer) = client::split(stream, times.scaled(patience.send));
     let mut arrival = Arrival {
         peer,
         local,
@@ -263,7 +257,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, mut current: watch::Receiver
     };
     loop {
         arrival.connection_requests += 1;
-        let (idle, wait) = (times.scaled(KEEP_ALIVE), times.scaled(HEADER));
+        let (idle, wait) = (
+            times.scaled(patience.keep_alive),
+            times.scaled(patience.header),
+        );
         let underscores = worker.config.underscores;
         let head = tokio::select! {
             head = Head::read(&mut reader, idle, wait, underscores) => head,
@@ -277,7 +274,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, mut current: watch::Receiver
                     .get("expect")
                     .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
             let limit = worker.config.max_body;
-            let body = Body::new(head.framing, expects, limit, times.scaled(BODY));
+            let body = Body::new(head.framing, expects, limit, times.scaled(patience.body));
             Request::new(head, body, arrival, &worker.config)
         };
         match head {
@@ -305,10 +302,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, mut current: watch::Receiver
 /// gets to read the answer instead of a reset.
 async fn linger(reader: &mut client::Reader, writer: &mut client::Writer) {
     writer.finish().await;
-    for _ in 0..64 {
-        reader.held.clear();
-        if reader.fill(Duration::from_secs(1)).await.is_err() {
-            return;
+    let rest = async {
+        loop {
+            reader.held.clear();
+            if reader.fill(Duration::from_secs(1)).await.is_err() {
+                return;
+            }
         }
-    }
+    };
+    // nginx's `lingering_time`: however much the client has to say.
+    let _ended_or_cut = tokio::time::timeout(Duration::from_secs(30), rest).await;
 }

@@ -11,7 +11,7 @@ use crate::config::routes::Route;
 use crate::http::answer::LuaError;
 use crate::http::body::Body;
 use crate::http::fields::Fields;
-use crate::http::head::{Head, valid_host};
+use crate::http::head::{Head, decimal, valid_host};
 use crate::http::uri::{Args, Escape, escape};
 
 /// `ngx.req.get_headers()` reads so many headers and no more.
@@ -66,6 +66,8 @@ pub struct Request {
     pub id: String,
     /// When its first byte was read.
     pub started: (Instant, SystemTime),
+    /// `Content-Length`, where a plugin has set it; nginx believes it.
+    pub length: Option<u64>,
     args: Option<Args>,
     seen: Option<Seen>,
 }
@@ -100,6 +102,7 @@ impl Request {
             originals: Vec::new(),
             id: request_id(),
             started: (Instant::now(), SystemTime::now()),
+            length: None,
             args: None,
             seen: None,
         };
@@ -194,8 +197,9 @@ impl Request {
                 self.head.host = Some(valid.ok_or_else(|| LuaError::new("not a host"))?);
             }
             (b"content-length", Some(length)) if !length.is_empty() => {
-                crate::http::head::decimal(length)
-                    .ok_or_else(|| LuaError::new("not a content length"))?;
+                let length = decimal(length);
+                let length = length.ok_or_else(|| LuaError::new("not a content length"))?;
+                self.length = Some(length);
             }
             _ => {}
         }

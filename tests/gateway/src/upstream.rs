@@ -271,7 +271,8 @@ async fn relay(exchange: &mut Exchange<'_>, body: &mut Body, link: &mut Link) ->
         .as_ref()
         .is_some_and(|route| route.websocket);
     let length = body.length();
-    let head = request_head(&exchange.request, length, websocket);
+    let told = exchange.request.length.or(length);
+    let head = request_head(&exchange.request, told, websocket);
     let chunked = length.is_none() && body.framing() == Framing::Chunked;
     let mut upload = Upload::new(BytesMut::from(head.as_slice()), body, chunked);
     let response = loop {

@@ -33,8 +33,23 @@ pub struct Config {
     pub underscores: bool,
     /// `nginx_config.http.client_max_body_size`, 0 for none.
     pub max_body: u64,
+    /// How long clients may take.
+    pub patience: Patience,
     /// Error pages out of the configuration snippets.
     pub pages: Pages,
+}
+
+/// nginx's time-outs towards clients, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two requests.
+    pub keep_alive: f64,
+    /// For a whole head.
+    pub header: f64,
+    /// Between two pieces of a body.
+    pub body: f64,
+    /// Between two pieces of an answer.
+    pub send: f64,
 }
 
 #[derive(Deserialize, Default)]
@@ -89,6 +104,10 @@ struct Http {
     real_ip_from: Vec<String>,
     underscores_in_headers: String,
     client_max_body_size: Size,
+    keepalive_timeout: String,
+    client_header_timeout: String,
+    client_body_timeout: String,
+    send_timeout: String,
 }
 
 impl Default for Http {
@@ -98,6 +117,10 @@ impl Default for Http {
             real_ip_from: vec!["127.0.0.1".into(), "unix:".into()],
             underscores_in_headers: "on".into(),
             client_max_body_size: Size::Bytes(0),
+            keepalive_timeout: "60s".into(),
+            client_header_timeout: "60s".into(),
+            client_body_timeout: "60s".into(),
+            send_timeout: "10s".into(),
         }
     }
 }
@@ -197,9 +220,30 @@ impl Config {
             real_ip_from: trusted.map(address).collect::<Result<_>>()?,
             underscores,
             max_body: nginx.http.client_max_body_size.bytes()?,
+            patience: Patience {
+                keep_alive: seconds(&nginx.http.keepalive_timeout)?,
+                header: seconds(&nginx.http.client_header_timeout)?,
+                body: seconds(&nginx.http.client_body_timeout)?,
+                send: seconds(&nginx.http.send_timeout)?,
+            },
             pages: pages?,
         })
     }
+}
+
+/// nginx's times: `60`, `60s`, `5m`, `500ms`.
+fn seconds(text: &str) -> Result<f64> {
+    let (digits, unit) = if let Some(digits) = text.strip_suffix("ms") {
+        (digits, 0.001)
+    } else if let Some(digits) = text.strip_suffix('m') {
+        (digits, 60.0)
+    } else {
+        (text.strip_suffix('s').unwrap_or(text), 1.0)
+    };
+    let number: u32 = digits
+        .parse()
+        .with_context(|| format!("not a time: {text}"))?;
+    Ok(f64::from(number) * unit)
 }
 
 fn listen(listen: Option<Listen>) -> Vec<String> {
@@ -264,6 +308,12 @@ nginx_config: {http: {client_max_body_size: 5g, real_ip_from: ['10.0.0.1', 'unix
         assert_eq!(config.real_ip_from.len(), 1);
         let empty = Config::parse("", Path::new("config.yaml")).unwrap();
         assert_eq!(empty.listen, ["0.0.0.0:9080"]);
+        let http = "nginx_config: {http: {send_timeout: 500ms, keepalive_timeout: 2m}}";
+        let timed = Config::parse(http, Path::new("config.yaml")).unwrap();
+        assert_eq!(
+            (timed.patience.send, timed.patience.keep_alive),
+            (0.5, 120.0)
+        );
         assert!(empty.runner.is_none());
     }
 }

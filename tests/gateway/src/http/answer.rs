@@ -287,6 +287,10 @@ impl Answer {
             };
             push_field(&mut out, b"Connection", connection);
         }
+        if self.fields.get("date").is_none() {
+            let now = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+            push_field(&mut out, b"Date", now.to_string().as_bytes());
+        }
         for (name, value) in &self.fields.0 {
             push_field(&mut out, name, value);
         }

@@ -182,7 +182,9 @@ impl Body {
                 Chunk::Trailer
             }
             Chunk::Size | Chunk::Data => {
-                let digits = line.as_ref().split(|byte| matches!(byte, b';' | b' ' | b'\t'))
+                let digits = line
+                    .as_ref()
+                    .split(|byte| matches!(byte, b';' | b' ' | b'\t'))
                     .next();
                 let digits = digits.and_then(|digits: &[u8]| std::str::from_utf8(digits).ok());
                 let size = digits

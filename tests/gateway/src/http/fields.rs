@@ -33,7 +33,10 @@ impl Fields {
     /// The first value of a name, whatever its case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let mut matching = self.0.iter().filter(|(known, _)| same(known, name.as_bytes()));
+        let mut matching = self
+            .0
+            .iter()
+            .filter(|(known, _)| same(known, name.as_bytes()));
         matching.next().map(|(_, value)| value.as_slice())
     }
 
