@@ -289,7 +289,11 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
     use super::*;
 
     #[test]
@@ -315,5 +319,35 @@ nginx_config: {http: {client_max_body_size: 5g, real_ip_from: ['10.0.0.1', 'unix
             (0.5, 120.0)
         );
         assert!(empty.runner.is_none());
+    }
+
+    /// The pages of the configuration we ship: each status that nginx answers
+    /// itself gets the envelope.
+    #[test]
+    fn the_shipped_error_pages_are_envelopes() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../apisix-conf/config.yaml");
+        let config = Config::read(Path::new(path)).unwrap();
+        let value = |name: &str| Some(format!("{name}-value"));
+        for (status, sent) in [
+            (400, 400),
+            (413, 413),
+            (414, 414),
+            (494, 431),
+            (500, 500),
+            (502, 502),
+            (503, 503),
+            (504, 504),
+        ] {
+            let page = config.pages.page(status, &value).unwrap();
+            assert_eq!(page.status, sent);
+            assert_eq!(page.content_type.as_deref(), Some("application/json"));
+            let body: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+            let error = &body["error"];
+            assert!(
+                error["code"].is_string() && error["message"].is_string(),
+                "{body}"
+            );
+            assert_eq!(error["timestamp"], "time_iso8601-value");
+        }
     }
 }
