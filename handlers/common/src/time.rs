@@ -4,6 +4,7 @@ use postern_contract::envelope::timestamp;
 use serde::{Serialize, Serializer};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
@@ -14,6 +15,9 @@ pub struct Time(pub jiff::Timestamp);
 /// 2000-01-01T00:00:00Z, where PostgreSQL counts its microseconds from.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// Fixed by PostgreSQL (`pg_type.dat`); by name it would have to be asked for.
+const TIMESTAMPTZ: Oid = Oid(1184);
+
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&timestamp(self.0))
@@ -22,7 +26,7 @@ impl Serialize for Time {
 
 impl Type<Postgres> for Time {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("timestamptz")
+        PgTypeInfo::with_oid(TIMESTAMPTZ)
     }
 }
 

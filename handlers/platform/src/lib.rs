@@ -120,6 +120,7 @@ impl Platform {
             let swept = async {
                 self.ledger.sweep().await?;
                 store::directory::forget(&self.pool).await?;
+                store::outbox::forget(&self.pool).await?;
                 self.provisioning.measure().await
             };
             if let Err(error) = swept.await {

@@ -1,6 +1,8 @@
 //! The configuration file: a small struct a part, unknown fields refused, checked
 //! before any socket is bound. `postern-handlers.yaml` shows every field with its default.
 
+mod database;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +12,11 @@ use postern_common::idempotency::Bounds;
 use postern_common::serve::{Address, Limits};
 use postern_contract::Family;
 use postern_platform::{About, FAMILIES};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use database::Database;
+pub(crate) use database::secret;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -75,40 +79,6 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authority of the runners' certificates.
     pub client_ca: PathBuf,
-}
-
-/// A PostgreSQL database and how it is used.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Database {
-    /// `postgres://…`; else the file, else the variable DATABASE_URL.
-    pub url: Option<SecretString>,
-    /// A file that holds the URL.
-    pub url_file: Option<PathBuf>,
-    /// Connections at most.
-    pub max_connections: u32,
-    /// How long a request waits for a connection.
-    pub acquire_ms: u64,
-    /// The longest statement.
-    pub statement_ms: u64,
-    /// Prepared statements a connection; 0 behind a pooler in transaction mode.
-    pub prepared_statements: usize,
-    /// Whether to bring the schema up to date at the start.
-    pub migrate: bool,
-}
-
-impl Default for Database {
-    fn default() -> Self {
-        Self {
-            url: None,
-            url_file: None,
-            max_connections: 20,
-            acquire_ms: 2_000,
-            statement_ms: 5_000,
-            prepared_statements: 100,
-            migrate: true,
-        }
-    }
 }
 
 /// Where claims are.
@@ -377,62 +347,6 @@ impl Config {
     }
 }
 
-impl Database {
-    /// How to connect to this database, or to another one in the same way.
-    pub(crate) fn connect(
-        &self,
-        other: Option<SecretString>,
-    ) -> Result<(PgPoolOptions, PgConnectOptions)> {
-        let url = match other {
-            Some(url) => url,
-            None => self.url()?,
-        };
-        let statement = format!("{}ms", self.statement_ms);
-        let options: PgConnectOptions = url
-            .expose_secret()
-            .parse()
-            .map_err(|_| anyhow::anyhow!("not of the form postgres://USER@HOST/DATABASE"))?;
-        let options = options
-            .application_name("postern-handlers")
-            .statement_cache_capacity(self.prepared_statements);
-        // Poolers in transaction mode refuse start-up options. Transactions set their
-        // own bounds anyway, and reads have the request's.
-        let options = match self.prepared_statements {
-            0 => options,
-            _ => options.options([("statement_timeout", statement.as_str())]),
-        };
-        let pool = PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .acquire_timeout(Duration::from_millis(self.acquire_ms));
-        Ok((pool, options))
-    }
-
-    fn url(&self) -> Result<SecretString> {
-        if let Some(url) = secret(self.url.as_ref(), self.url_file.as_deref())? {
-            return Ok(url);
-        }
-        let url = std::env::var("DATABASE_URL").map(SecretString::from);
-        url.context("there is no url, no urlFile, and no DATABASE_URL in the environment")
-    }
-}
-
-/// A secret given in the file or beside it.
-pub(crate) fn secret(
-    inline: Option<&SecretString>,
-    file: Option<&Path>,
-) -> Result<Option<SecretString>> {
-    match (inline, file) {
-        (Some(_), Some(_)) => bail!("url and urlFile exclude each other"),
-        (Some(url), None) => Ok(Some(url.clone())),
-        (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(Some(text.trim().to_owned().into()))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -471,7 +385,7 @@ mod tests {
                 d.max_connections,
                 d.acquire_ms,
                 d.statement_ms,
-                d.prepared_statements,
+                d.pooler,
                 d.migrate,
             )
         };

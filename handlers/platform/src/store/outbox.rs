@@ -149,3 +149,14 @@ pub(crate) async fn overdue(pool: &PgPool, capabilities: &[String]) -> Result<i6
     .await?;
     Ok(count)
 }
+
+/// Forgets what was done a week ago, a bounded number at a time.
+pub(crate) async fn forget(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM postern.outbox WHERE id IN (
+            SELECT id FROM postern.outbox WHERE done_at < now() - interval '7 days' LIMIT 1000)",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

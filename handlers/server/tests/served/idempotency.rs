@@ -421,3 +421,33 @@ async fn a_claim_is_marked_or_released() {
         "{done:?}"
     );
 }
+
+/// The database ends every connection, one of them in the middle of a transaction.
+#[tokio::test]
+async fn a_database_that_breaks_off_costs_one_retry() {
+    let deployment = Deployment::new().await;
+    let server = deployment.serve("a").await;
+    let (admin, body) = (Caller::platform("platform_admin"), tenant());
+    let held = deployment.arm("after-effect");
+    let running = post(&admin, "k", &body).send(&deployment, &server);
+    let cut = async {
+        held.reached().await;
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = 'postern-handlers' AND datname = current_database()",
+        )
+        .execute(&deployment.pool)
+        .await
+        .unwrap();
+        held.release();
+    };
+    let (lost, ()) = tokio::join!(running, cut);
+    assert_eq!(code(&lost), (503, "BACKEND_UNAVAILABLE".into()));
+    assert!(lost.header("retry-after").is_some());
+    let retry = retry(&deployment, &server, &admin, "k", &body)
+        .await
+        .expect(201)
+        .unwrap();
+    assert_eq!(retry.header("x-idempotency-replayed"), None);
+    assert_eq!(tenants(&deployment).await, 1);
+}
