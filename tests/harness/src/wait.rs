@@ -17,12 +17,14 @@ pub async fn wait_for<T>(
     mut probe: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
     let end = Instant::now() + limit;
+    let mut state = "no answer to the first probe".to_owned();
     loop {
-        let state = match tokio::time::timeout_at(end, probe()).await {
+        match tokio::time::timeout_at(end, probe()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(state)) => format!("{state:#}"),
-            Err(_) => "no answer to the last probe".to_owned(),
-        };
+            Ok(Err(complaint)) => state = format!("{complaint:#}"),
+            // Cut off by the end of the time: what it said before stands.
+            Err(_) => {}
+        }
         if Instant::now() >= end {
             bail!("waited {limit:?} for {what}; last state: {state}");
         }

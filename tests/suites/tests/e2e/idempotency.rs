@@ -261,7 +261,7 @@ async fn a_key_is_its_owners_alone() -> Result<()> {
     let (one, two) = (stack.client(&admin).await?, stack.platform_admin().await?);
     let namesake = Token::of_tenant(&acme.id, "tenant_admin").claim("sub", json!(admin.subject()));
     let namesake = stack.client(&namesake).await?;
-    let workspace = |tenant: &str| json!({"tenantId": tenant, "slug": "w", "displayName": "W", "capabilities": []});
+    let workspace = |tenant: &str| json!({"tenantId": tenant, "slug": "one", "displayName": "W", "capabilities": []});
     // Another subject; the same subject of a tenant; another family; another tenant.
     fresh(
         one.post("/v1/tenants", &tenant(&slug()))
@@ -320,7 +320,11 @@ async fn a_key_with_quotes_is_the_same_key() -> Result<()> {
 async fn a_large_body_is_compared_too() -> Result<()> {
     let admin = stack().await.platform_admin().await?;
     let (key, body) = (unique(), tenant(&slug()));
-    let padded = |length: usize| format!("{body:<length$}");
+    let padded = |length: usize| {
+        let text = body.to_string();
+        let blanks = " ".repeat(length - text.len());
+        text + &blanks
+    };
     let call = |length: usize| {
         admin
             .post("/v1/tenants", &body)

@@ -177,7 +177,16 @@ async fn what_is_beyond_the_burst_is_refused() -> Result<()> {
     let stack = stack().await;
     let token = Token::platform("platform_admin");
     let admin = stack.client(&token).await?;
-    let (passed, refused, took) = exhaust(|| admin.get("/v1/tenants?limit=1")).await?;
+    // The same subject from another address and with another token is the same.
+    let again = stack
+        .client(&token.clone().claim("jti", json!(unique())))
+        .await?;
+    let mut turn = [&admin, &again].into_iter().cycle();
+    let (passed, refused, took) = exhaust(|| {
+        let client = turn.next().unwrap_or(&admin);
+        client.get("/v1/tenants?limit=1")
+    })
+    .await?;
     limited(&refused)?;
     let most = 60 + (240 * took.as_millis()).div_ceil(60_000) + 1;
     ensure!(
@@ -197,9 +206,6 @@ async fn what_is_beyond_the_burst_is_refused() -> Result<()> {
     let namesake = Token::of_tenant(&acme.id, "tenant_admin").claim("sub", json!(token.subject()));
     let namesake = stack.client(&namesake).await?;
     namesake.get("/v1/tenants").await?.expect(200)?;
-    // The same subject from another address and with another token is the same.
-    let again = stack.client(&token).await?;
-    limited(&again.get("/v1/tenants?limit=1").await?)?;
     // Asking all the while does not push the end away.
     wait_for("the bucket to fill", Duration::from_secs(5), async || {
         admin

@@ -32,7 +32,9 @@ mod workspaces;
 
 use std::time::Duration;
 
-use postern_harness::stack::Stack;
+use anyhow::{Result, ensure};
+use postern_harness::stack::{Stack, Tenant, Workspace};
+use postern_harness::wait_for;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -55,6 +57,20 @@ async fn inside() -> &'static Stack {
     }
     OWN.get_or_init(async || Stack::start().await.expect("the stack starts"))
         .await
+}
+
+/// Waits until a workspace is active, and runners know it.
+async fn active(tenant: &Tenant<'_>, workspace: &Workspace) -> Result<()> {
+    let path = workspace.path();
+    wait_for("the workspace to be active", SOON, async || {
+        let reply = tenant.admin.get(&path).await?.expect(200)?;
+        ensure!(reply.text_at("/status")? == "active", "{reply:?}");
+        let data = format!("/v1/mongo/{}/collections", workspace.id);
+        let reply = tenant.admin.get(&data).await?;
+        ensure!(reply.status != 409, "{reply:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// The fields that `details` of a refusal name, sorted.

@@ -6,7 +6,7 @@ use http::Method;
 use postern_suites::envelope::refused_by_anyone;
 use serde_json::json;
 
-use super::{ANY, stack};
+use super::{ANY, active, stack};
 
 #[tokio::test]
 async fn what_no_route_matches_is_told_to_anybody() -> Result<()> {
@@ -190,6 +190,7 @@ async fn a_family_that_is_off_says_so() -> Result<()> {
     let acme = stack.with_tenant("acme").await?;
     let every = ["postgres", "mongo", "kafka", "functions", "storage"];
     let dev = acme.with_workspace("dev", &every).await?;
+    active(&acme, &dev).await?;
     let id = &dev.id;
     for (method, path) in [
         (Method::GET, format!("/v1/mongo/{id}/collections")),

@@ -1,0 +1,51 @@
+//! Finding and signalling processes that the stack's own started.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use postern_harness::stack::Stack;
+use postern_harness::wait_for;
+use rustix::process::{Pid, Signal};
+
+fn children(id: i32) -> Result<Vec<i32>> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    Ok(text
+        .split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect())
+}
+
+/// The runner's worker: the child of the supervisor, which is a child of the gateway.
+pub(super) async fn worker(stack: &mut Stack) -> Result<Pid> {
+    let gateway = i32::try_from(stack.services()?.gateway().id())?;
+    wait_for("the runner's worker", Duration::from_secs(10), async || {
+        let workers: Vec<i32> = children(gateway)?
+            .into_iter()
+            .filter_map(|supervisor| children(supervisor).ok())
+            .flatten()
+            .collect();
+        let [one] = workers[..] else {
+            anyhow::bail!("the workers are {workers:?}");
+        };
+        Pid::from_raw(one).context("no process has the id 0")
+    })
+    .await
+}
+
+pub(super) fn signal(process: Pid, signal: Signal) -> Result<()> {
+    Ok(rustix::process::kill_process(process, signal)?)
+}
+
+/// Waits until a process has ended.
+pub(super) async fn gone(process: Pid) -> Result<()> {
+    wait_for(
+        "a killed process to be gone",
+        Duration::from_secs(10),
+        async || {
+            let there = rustix::process::test_kill_process(process).is_ok();
+            ensure!(!there, "{process:?} is still there");
+            Ok(())
+        },
+    )
+    .await
+}
