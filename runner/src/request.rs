@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::Method;
@@ -21,8 +22,8 @@ use crate::facts::Facts;
 /// A request on its way upstream.
 pub struct Request<'a> {
     call: HttpReqCall<'a>,
+    arrived: SystemTime,
     method: Method,
-    headers: OnceLock<Vec<Entry<'a>>>,
     route: OnceLock<Result<Match<'a>, PathError>>,
     extra: &'a mut dyn Extra,
     body: Option<Option<Bytes>>,
@@ -38,7 +39,7 @@ impl<'a> Request<'a> {
         Self {
             method: method(call.method()),
             call,
-            headers: OnceLock::new(),
+            arrived: SystemTime::now(),
             route: OnceLock::new(),
             extra,
             body: None,
@@ -46,6 +47,12 @@ impl<'a> Request<'a> {
             asked: "",
             facts: Facts::default(),
         }
+    }
+
+    /// When the call arrived: one reading of the clock for all plugins.
+    #[must_use]
+    pub fn arrived(&self) -> SystemTime {
+        self.arrived
     }
 
     /// The method; the gateway itself refuses those the protocol cannot name.
@@ -89,13 +96,13 @@ impl<'a> Request<'a> {
 
     /// All headers that the gateway shows: the first 100, in no order, names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = Entry<'a>> + '_ {
-        self.header_list().iter().copied()
+        self.call.headers().iter().copied()
     }
 
     /// How many header lines the gateway showed. At 100 there may be more that nobody saw.
     #[must_use]
     pub fn header_count(&self) -> usize {
-        self.header_list().len()
+        self.call.headers().len()
     }
 
     /// The first value of a header, by any spelling of its name.
@@ -110,11 +117,6 @@ impl<'a> Request<'a> {
         self.headers()
             .filter(move |(n, _)| named(n))
             .map(|(_, value)| value.unwrap_or_default())
-    }
-
-    /// Found in the frame once: plugins ask for a dozen names.
-    fn header_list(&self) -> &[Entry<'a>] {
-        self.headers.get_or_init(|| self.call.headers().collect())
     }
 
     /// The client's address as the gateway knows it (after `real-ip`), 4 or 16 bytes.

@@ -86,8 +86,16 @@ impl Message {
 
     fn item(&mut self, tag: u32, text: &str) {
         encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        encode_varint(text.len() as u64, &mut self.0);
+        self.len(text.len());
         self.0.extend_from_slice(text.as_bytes());
+    }
+
+    #[inline]
+    fn len(&mut self, len: usize) {
+        match u8::try_from(len) {
+            Ok(short @ ..0x80) => self.0.push(short),
+            _ => encode_varint(len as u64, &mut self.0),
+        }
     }
 
     fn number(&mut self, tag: u32, number: u64) {
@@ -102,7 +110,7 @@ impl Message {
         inner.text(1, name);
         inner.text(2, value);
         encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        encode_varint(inner.0.len() as u64, &mut self.0);
+        self.len(inner.0.len());
         self.0.extend_from_slice(&inner.0);
     }
 

@@ -4,7 +4,7 @@
 
 use postern_wire::frame::{self, Decoder, Frame, FrameError, FrameType};
 use postern_wire::message::{Entry, HttpReqCallReq, HttpRespCallReq, Message, PrepareConfReq};
-use postern_wire::read::{Entries, ExtraInfoResp, Fault, HttpReqCall, HttpRespCall, PrepareConf};
+use postern_wire::read::{self, ExtraInfoResp, Fault, HttpReqCall, HttpRespCall, PrepareConf};
 use postern_wire::{DecodeError, Side};
 
 /// The first byte says how the rest arrives: in chunks of up to so many bytes (0:
@@ -122,7 +122,7 @@ fn read_in_place(frame_type: FrameType, body: &[u8]) -> Result<Message, DecodeEr
                 method: call.method(),
                 path: call.path().to_vec(),
                 args: owned(call.args()),
-                headers: owned(call.headers()),
+                headers: owned(call.headers().iter().copied()),
                 conf_token: call.conf_token(),
             })
         }
@@ -142,7 +142,7 @@ fn read_in_place(frame_type: FrameType, body: &[u8]) -> Result<Message, DecodeEr
     })
 }
 
-fn owned(entries: Entries<'_>) -> Vec<Entry> {
+fn owned<'a>(entries: impl ExactSizeIterator<Item = read::Entry<'a>>) -> Vec<Entry> {
     let count = entries.len();
     let entries: Vec<Entry> = entries
         .map(|(name, value)| Entry {

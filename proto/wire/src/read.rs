@@ -46,14 +46,14 @@ impl<'a> PrepareConf<'a> {
 }
 
 /// A request before it goes upstream (`A6.HTTPReqCall.Req`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct HttpReqCall<'a> {
     id: u32,
     src_ip: &'a [u8],
     method: Method,
     path: &'a [u8],
     args: Entries<'a>,
-    headers: Entries<'a>,
+    headers: Vec<Entry<'a>>,
     conf_token: u32,
 }
 
@@ -68,7 +68,7 @@ impl<'a> HttpReqCall<'a> {
                 method: Method::Get,
                 path: table.bytes(3)?.unwrap_or_default(),
                 args: table.entries(4)?,
-                headers: table.entries(5)?,
+                headers: table.entry_list(5)?,
                 conf_token: table.u32(6)?,
             };
             Ok((call, table.u8(2)?))
@@ -115,14 +115,25 @@ impl<'a> HttpReqCall<'a> {
     /// The first hundred headers, in no order, names in lower case; a repeated
     /// name comes repeatedly.
     #[must_use]
-    pub fn headers(&self) -> Entries<'a> {
-        self.headers
+    pub fn headers(&self) -> &[Entry<'a>] {
+        &self.headers
     }
 
     /// The token that prepare-conf gave for the route's configuration.
     #[must_use]
     pub fn conf_token(&self) -> u32 {
         self.conf_token
+    }
+}
+
+impl std::fmt::Debug for HttpReqCall<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither headers nor arguments: tokens are among them.
+        f.debug_struct("HttpReqCall")
+            .field("id", &self.id)
+            .field("method", &self.method)
+            .field("conf_token", &self.conf_token)
+            .finish_non_exhaustive()
     }
 }
 

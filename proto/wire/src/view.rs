@@ -52,67 +52,49 @@ fn follow(buffer: &[u8], at: usize) -> Result<usize, Fault> {
     Ok(at + long(buffer, at)?)
 }
 
+/// The vtable of the table that stands `at`.
+#[inline]
+fn vtable(buffer: &[u8], at: usize) -> Result<usize, Fault> {
+    let back = i32::from_le_bytes(number(buffer, at)?);
+    // Most vtables stand before their table, shared ones may stand behind it.
+    at.checked_add_signed(-(back as isize))
+        .ok_or(Fault::OutOfBounds(at))
+}
+
+/// The string or `[ubyte]` that the distance `at` leads to.
+#[inline]
+fn bytes(buffer: &[u8], at: usize) -> Result<&[u8], Fault> {
+    let vector = follow(buffer, at)?;
+    let start = vector + 4;
+    let end = start + long(buffer, vector)?;
+    buffer.get(start..end).ok_or(Fault::OutOfBounds(vector))
+}
+
 /// A table, with the slots its vtable gives it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     buffer: &'a [u8],
     at: usize,
-    vtable: usize,
     slots: &'a [u8],
 }
 
 impl<'a> Table<'a> {
     /// The buffer's outermost table.
-    #[inline]
     pub(crate) fn root(buffer: &'a [u8]) -> Result<Self, Fault> {
-        Self::at(buffer, follow(buffer, 0)?)
-    }
-
-    #[inline]
-    fn at(buffer: &'a [u8], at: usize) -> Result<Self, Fault> {
-        let vtable = Self::vtable(buffer, at)?;
-        let len = usize::from(u16::from_le_bytes(number(buffer, vtable)?));
-        if !len.is_multiple_of(2) {
-            return Err(Fault::Unaligned(vtable));
-        }
-        let whole = buffer
-            .get(vtable..vtable + len)
-            .ok_or(Fault::OutOfBounds(vtable))?;
-        // Before the slots stand the vtable's length and the table's.
-        let slots = whole.get(4..).unwrap_or_default();
+        let at = follow(buffer, 0)?;
         Ok(Self {
             buffer,
             at,
-            vtable,
-            slots,
+            slots: slots(buffer, vtable(buffer, at)?)?,
         })
-    }
-
-    /// Another table of the same buffer. Entries of a list have the same vtable most
-    /// of the time: it is looked at once.
-    #[inline]
-    fn next_at(&self, at: usize) -> Result<Self, Fault> {
-        if Self::vtable(self.buffer, at)? == self.vtable {
-            return Ok(Self { at, ..*self });
-        }
-        Self::at(self.buffer, at)
-    }
-
-    #[inline]
-    fn vtable(buffer: &[u8], at: usize) -> Result<usize, Fault> {
-        let back = i32::from_le_bytes(number(buffer, at)?);
-        // Most vtables stand before their table, shared ones may stand behind it.
-        at.checked_add_signed(-(back as isize))
-            .ok_or(Fault::OutOfBounds(at))
     }
 
     /// Where the field of this slot stands.
     #[inline]
     fn field(&self, slot: usize) -> Option<usize> {
-        let place = self.slots.get(2 * slot..)?.first_chunk()?;
-        match u16::from_le_bytes(*place) {
+        match place(self.slots, slot) {
             0 => None,
-            place => Some(self.at + usize::from(place)),
+            place => Some(self.at + place),
         }
     }
 
@@ -141,17 +123,40 @@ impl<'a> Table<'a> {
     /// A string or `[ubyte]`.
     #[inline]
     pub(crate) fn bytes(&self, slot: usize) -> Result<Option<&'a [u8]>, Fault> {
-        let Some(at) = self.field(slot) else {
-            return Ok(None);
-        };
-        let vector = follow(self.buffer, at)?;
-        let len = long(self.buffer, vector)?;
-        let bytes = self.buffer.get(vector + 4..vector + 4 + len);
-        bytes.map(Some).ok_or(Fault::OutOfBounds(vector))
+        self.field(slot)
+            .map(|at| bytes(self.buffer, at))
+            .transpose()
     }
 
     /// A `[TextEntry]`, every entry of which has been walked through once.
     pub(crate) fn entries(&self, slot: usize) -> Result<Entries<'a>, Fault> {
+        let entries = self.unread_entries(slot)?;
+        let mut walk = entries;
+        let mut named = 0;
+        while let Some(entry) = walk.step() {
+            let (name, value) = entry?;
+            named += name.len() + value.map_or(0, <[u8]>::len);
+        }
+        self.bound(named)?;
+        Ok(entries)
+    }
+
+    /// The same, kept: for a list that is gone over again and again.
+    pub(crate) fn entry_list(&self, slot: usize) -> Result<Vec<Entry<'a>>, Fault> {
+        let mut walk = self.unread_entries(slot)?;
+        // No honest entry is shorter than 16 bytes on the wire; here each takes 32.
+        let mut list = Vec::with_capacity(walk.left.min(self.buffer.len() / 16));
+        let mut named = 0;
+        while let Some(entry) = walk.step() {
+            let (name, value) = entry?;
+            named += name.len() + value.map_or(0, <[u8]>::len);
+            list.push((name, value));
+        }
+        self.bound(named)?;
+        Ok(list)
+    }
+
+    fn unread_entries(&self, slot: usize) -> Result<Entries<'a>, Fault> {
         let Some(at) = self.field(slot) else {
             return Ok(Entries::default());
         };
@@ -161,34 +166,75 @@ impl<'a> Table<'a> {
         if self.buffer.get(at..at + 4 * left).is_none() {
             return Err(Fault::OutOfBounds(vector));
         }
-        let entries = Entries {
+        let shape = Shape::default();
+        Ok(Entries {
+            buffer: self.buffer,
             at,
             left,
-            last: *self,
-        };
-        let mut named = 0;
-        let mut walk = entries;
-        while let Some(entry) = walk.step() {
-            let (name, value) = entry?;
-            named += name.len() + value.map_or(0, <[u8]>::len);
-        }
+            shape,
+        })
+    }
+
+    fn bound(&self, named: usize) -> Result<(), Fault> {
         if named > SHARING * self.buffer.len() {
             return Err(Fault::Sharing);
         }
-        Ok(entries)
+        Ok(())
     }
+}
+
+/// A vtable's slots.
+fn slots(buffer: &[u8], vtable: usize) -> Result<&[u8], Fault> {
+    let len = usize::from(u16::from_le_bytes(number(buffer, vtable)?));
+    if !len.is_multiple_of(2) {
+        return Err(Fault::Unaligned(vtable));
+    }
+    let whole = buffer
+        .get(vtable..vtable + len)
+        .ok_or(Fault::OutOfBounds(vtable))?;
+    // Before the slots stand the vtable's length and the table's.
+    Ok(whole.get(4..).unwrap_or_default())
+}
+
+/// Where in a table the field of this slot stands; 0: it is absent.
+#[inline]
+fn place(slots: &[u8], slot: usize) -> usize {
+    let place = slots.get(2 * slot..).and_then(|slots| slots.first_chunk());
+    place.map_or(0, |place| usize::from(u16::from_le_bytes(*place)))
 }
 
 /// A name and, if there is one, its value.
 pub type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
+/// Where the entries of one vtable have name and value. Most of the time all entries
+/// of a list share one, and it is looked at once.
+#[derive(Clone, Copy)]
+struct Shape {
+    vtable: usize,
+    name: usize,
+    value: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        // No vtable stands there.
+        let vtable = usize::MAX;
+        Self {
+            vtable,
+            name: 0,
+            value: 0,
+        }
+    }
+}
+
 /// Names with values, in the order of the wire.
 #[derive(Clone, Copy, Default)]
 pub struct Entries<'a> {
+    buffer: &'a [u8],
     at: usize,
     left: usize,
-    /// The entry before, or the table that the list belongs to.
-    last: Table<'a>,
+    /// Of the entry before.
+    shape: Shape,
 }
 
 impl<'a> Entries<'a> {
@@ -203,9 +249,23 @@ impl<'a> Entries<'a> {
     /// The entry that the distance `at` leads to.
     #[inline]
     fn entry(&mut self, at: usize) -> Result<Entry<'a>, Fault> {
-        let table = self.last.next_at(follow(self.last.buffer, at)?)?;
-        self.last = table;
-        Ok((table.bytes(0)?.unwrap_or_default(), table.bytes(1)?))
+        let buffer = self.buffer;
+        let table = follow(buffer, at)?;
+        let vtable = vtable(buffer, table)?;
+        if vtable != self.shape.vtable {
+            let slots = slots(buffer, vtable)?;
+            self.shape = Shape {
+                vtable,
+                name: place(slots, 0),
+                value: place(slots, 1),
+            };
+        }
+        let field = |place| match place {
+            0 => Ok(None),
+            place => bytes(buffer, table + place).map(Some),
+        };
+        let (name, value) = (field(self.shape.name)?, field(self.shape.value)?);
+        Ok((name.unwrap_or_default(), value))
     }
 }
 

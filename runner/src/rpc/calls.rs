@@ -71,6 +71,7 @@ impl Service {
         let Some(prepared) = self.prepared(call.conf_token()).await else {
             return unknown_token(writer);
         };
+        let (id, method) = (call.id(), call.method().as_str());
         let mut request = Request::new(call, link);
         let verdict = match &*prepared {
             Ok(chain) => {
@@ -82,7 +83,7 @@ impl Service {
         let route = request.known_route();
         let (edits, facts) = request.into_parts();
         let event = Call {
-            method: call.method().as_str(),
+            method,
             route,
             started,
             facts: &facts,
@@ -95,14 +96,14 @@ impl Service {
             Verdict::Forward => {
                 self.events.passed(&event);
                 if edits.is_empty() {
-                    writer.no_action(call.id())?
+                    writer.no_action(id)?
                 } else {
-                    writer.rewrite(call.id(), &edits.rewrite())?
+                    writer.rewrite(id, &edits.rewrite())?
                 }
             }
             Verdict::Stop(plugin, reply) => {
                 let stop = self.stop(&event, plugin, reply);
-                writer.stop(call.id(), &stop.encodable())?
+                writer.stop(id, &stop.encodable())?
             }
         };
         Ok((answer, After::Continue))
