@@ -87,7 +87,10 @@ pub(crate) struct Link {
 impl Link {
     /// Asks the plugin, and counts what it says.
     pub(crate) async fn on_request(&self, request: &mut Request<'_>) -> Flow {
-        let flow = self.bound.on_request(request).await;
+        let flow = match self.bound.at_once(request) {
+            Some(flow) => flow,
+            None => self.bound.on_request(request).await,
+        };
         match &flow {
             Flow::Next => self.next.increment(1),
             Flow::Pass => self.pass.increment(1),
@@ -99,6 +102,7 @@ impl Link {
 
 /// A plugin whose configuration's type is forgotten: what a chain is made of.
 trait Bound: Send + Sync {
+    fn at_once(&self, request: &mut Request<'_>) -> Option<Flow>;
     fn on_request<'s>(&'s self, request: &'s mut Request<'_>) -> BoxFuture<'s, Flow>;
     fn on_response<'s>(&'s self, response: &'s mut Response<'_>) -> BoxFuture<'s, Flow>;
 }
@@ -109,6 +113,10 @@ struct WithConfig<P: Plugin> {
 }
 
 impl<P: Plugin> Bound for WithConfig<P> {
+    fn at_once(&self, request: &mut Request<'_>) -> Option<Flow> {
+        self.plugin.at_once(&self.config, request)
+    }
+
     fn on_request<'s>(&'s self, request: &'s mut Request<'_>) -> BoxFuture<'s, Flow> {
         Box::pin(self.plugin.on_request(&self.config, request))
     }

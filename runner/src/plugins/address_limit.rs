@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::limits::gcra::Limit;
 use super::limits::store::Buckets;
-use super::limits::{address_key, fact, now, refuse};
+use super::limits::{address_key, fact, nanoseconds, refuse};
 use crate::{ConfigError, Flow, Plugin, Request};
 
 /// Limits each client address.
@@ -57,6 +57,19 @@ impl AddressLimitConfig {
     }
 }
 
+impl AddressLimit {
+    fn decide(&self, config: &AddressLimitConfig, request: &mut Request<'_>) -> Flow {
+        let (limit, now) = (config.limit(), nanoseconds(request.arrived()));
+        let key = self.buckets.key(POLICY, limit, &[&address_key(request.src_ip())]);
+        let ([bucket], decision) = self.buckets.decide([(key, limit)], now, 1);
+        request.facts.rate_limit = Some(fact(POLICY, &bucket, now));
+        match decision {
+            Ok(()) => Flow::Next,
+            Err(wait) => refuse(POLICY, limit.rate, wait, config.shadow),
+        }
+    }
+}
+
 impl Plugin for AddressLimit {
     const NAME: &'static str = "address-limit";
     type Config = AddressLimitConfig;
@@ -70,14 +83,7 @@ impl Plugin for AddressLimit {
         Ok(())
     }
 
-    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
-        let (limit, now) = (config.limit(), now());
-        let key = self.buckets.key(POLICY, limit, &[&address_key(request.src_ip())]);
-        let ([bucket], decision) = self.buckets.decide([(key, limit)], now, 1);
-        request.facts.rate_limit = Some(fact(POLICY, &bucket, now));
-        match decision {
-            Ok(()) => Flow::Next,
-            Err(wait) => refuse(POLICY, limit.rate, wait, config.shadow),
-        }
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        Some(self.decide(config, request))
     }
 }

@@ -32,11 +32,8 @@ enum Missing {
     Generate,
 }
 
-impl Plugin for CorrelationId {
-    const NAME: &'static str = "correlation-id";
-    type Config = CorrelationIdConfig;
-
-    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
+impl CorrelationId {
+    fn decide(&self, config: &CorrelationIdConfig, request: &mut Request<'_>) -> Flow {
         // A browser's preflight cannot carry one: it goes on to whoever answers CORS.
         if is_preflight(request) {
             return Flow::Pass;
@@ -50,6 +47,15 @@ impl Plugin for CorrelationId {
             Err(why) => return refuse(Code::CorrelationIdInvalid, why),
         }
         Flow::Next
+    }
+}
+
+impl Plugin for CorrelationId {
+    const NAME: &'static str = "correlation-id";
+    type Config = CorrelationIdConfig;
+
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        Some(self.decide(config, request))
     }
 }
 

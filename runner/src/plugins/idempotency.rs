@@ -149,6 +149,10 @@ impl Plugin for Idempotency {
         }
     }
 
+    fn at_once(&self, _: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        matches!(scope(request), Ok(None)).then_some(Flow::Next)
+    }
+
     async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
         let scope = match scope(request) {
             Ok(Some(scope)) => scope,

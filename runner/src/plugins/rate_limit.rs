@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::limits::gcra::{Bucket, Limit};
 use super::limits::store::{Buckets, Key};
-use super::limits::{address_key, fact, now, refuse};
+use super::limits::{address_key, fact, nanoseconds, refuse};
 use crate::{ConfigError, Flow, Plugin, Reply, Request};
 
 /// Limits each caller.
@@ -97,29 +97,8 @@ impl RateLimit {
 /// The policy's name of the limit over a whole tenant.
 const TENANT: &str = "tenant";
 
-impl Plugin for RateLimit {
-    const NAME: &'static str = "rate-limit";
-    type Config = RateLimitConfig;
-
-    fn check(&self, config: &Self::Config) -> Result<(), ConfigError> {
-        check_profile(config.profile.as_deref())?;
-        for (name, value) in [("rate", config.rate), ("burst", config.burst)] {
-            if value == Some(0) {
-                return Err(ConfigError::new(name, "must be at least 1"));
-            }
-        }
-        if config.cost == 0 {
-            return Err(ConfigError::new("cost", "must be at least 1"));
-        }
-        match config.tenant {
-            Some(TenantLimit { rate: 0, .. } | TenantLimit { burst: 0, .. }) => {
-                Err(ConfigError::new("tenant", "rate and burst must be at least 1"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
+impl RateLimit {
+    fn decide(&self, config: &RateLimitConfig, request: &mut Request<'_>) -> Flow {
         let named = config.profile.as_ref().and_then(|name| routes().profiles().get(name));
         let profile: &'static Profile = match (named, request.route()) {
             (Some(profile), _) => profile,
@@ -129,7 +108,7 @@ impl Plugin for RateLimit {
                 return Flow::Stop(Reply::refuse(Code::GatewayMisconfigured, message));
             }
         };
-        let now = now();
+        let now = nanoseconds(request.arrived());
         let limit = Limit {
             rate: config.rate.unwrap_or(profile.rate),
             burst: config.burst.unwrap_or(profile.burst),
@@ -158,6 +137,33 @@ impl Plugin for RateLimit {
         };
         request.facts.rate_limit = Some(fact(policy, &bucket, now));
         verdict
+    }
+}
+
+impl Plugin for RateLimit {
+    const NAME: &'static str = "rate-limit";
+    type Config = RateLimitConfig;
+
+    fn check(&self, config: &Self::Config) -> Result<(), ConfigError> {
+        check_profile(config.profile.as_deref())?;
+        for (name, value) in [("rate", config.rate), ("burst", config.burst)] {
+            if value == Some(0) {
+                return Err(ConfigError::new(name, "must be at least 1"));
+            }
+        }
+        if config.cost == 0 {
+            return Err(ConfigError::new("cost", "must be at least 1"));
+        }
+        match config.tenant {
+            Some(TenantLimit { rate: 0, .. } | TenantLimit { burst: 0, .. }) => {
+                Err(ConfigError::new("tenant", "rate and burst must be at least 1"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        Some(self.decide(config, request))
     }
 }
 
@@ -254,7 +260,7 @@ mod tests {
         assert_eq!(header("x-ratelimit-limit"), "120");
         assert_eq!(header("x-ratelimit-remaining"), "0");
         let reset: u64 = header("x-ratelimit-reset").parse().unwrap();
-        let seconds = reset - now() / 1_000_000_000;
+        let seconds = reset - nanoseconds(std::time::SystemTime::now()) / 1_000_000_000;
         assert!((13..=16).contains(&seconds), "30 come back in 15 s, not in {seconds}");
         assert!(header("ratelimit").starts_with("\"provisioning\";r=0;t="), "{}", header("ratelimit"));
         assert_eq!(header("ratelimit-policy"), "\"provisioning\";q=120;w=60");
@@ -301,7 +307,7 @@ mod tests {
             ("rate-limit", r#"{"profile": "no_such"}"#),
             ("rate-limit", r#"{"cost": 0}"#),
             ("rate-limit", r#"{"tenant": {"rate": 0, "burst": 1}}"#),
-            ("rate-limit", r#"{"rate": 5}"#),
+            ("rate-limit", r#"{"rates": 5}"#),
             ("address-limit", r#"{"burst": 0}"#),
             ("address-limit", r#"{"profile": "no_such"}"#),
         ] {

@@ -153,6 +153,13 @@ impl Plugin for Authorize {
         }
     }
 
+    fn at_once(&self, _: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        let directory = self.directory.as_ref()?;
+        let granted = policy::judge(&self.families, directory, &Answers::default(), request).ok()?;
+        request.facts.plan = granted.plan;
+        Some(Flow::Next)
+    }
+
     async fn on_request(&self, _: &Self::Config, request: &mut Request<'_>) -> Flow {
         match self.judge(request).await {
             Ok(()) => Flow::Next,

@@ -8,7 +8,7 @@ mod key_file;
 mod project;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use postern_context::View;
 use postern_contract::{Code, Match, Route, header};
@@ -70,7 +70,7 @@ impl Context {
         };
         let sealed = match request.route() {
             Ok(Match::Found(route, params)) => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since = request.arrived().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                 let params: Vec<_> = params.iter().collect();
                 keys.current().seal_view(route.family, &view(request, route, &params), now_ms)
@@ -84,6 +84,15 @@ impl Context {
 
 const NO_KEYS: &str = "the runner has no keys to seal with: set plugins.context.keyFile in its configuration";
 
+impl Context {
+    fn decide(&self, config: &ContextConfig, request: &mut Request<'_>) -> Flow {
+        match config.mode {
+            Mode::Sealed => self.seal(request),
+            Mode::Headers => project::project(request),
+        }
+    }
+}
+
 impl Plugin for Context {
     const NAME: &'static str = "context";
     type Config = ContextConfig;
@@ -95,11 +104,8 @@ impl Plugin for Context {
         }
     }
 
-    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
-        match config.mode {
-            Mode::Sealed => self.seal(request),
-            Mode::Headers => project::project(request),
-        }
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        Some(self.decide(config, request))
     }
 }
 

@@ -133,11 +133,8 @@ impl Headers {
     }
 }
 
-impl Plugin for Headers {
-    const NAME: &'static str = "headers";
-    type Config = HeadersConfig;
-
-    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
+impl Headers {
+    fn decide(&self, config: &HeadersConfig, request: &mut Request<'_>) -> Flow {
         if is_preflight(request) {
             return Flow::Pass;
         }
@@ -148,6 +145,15 @@ impl Plugin for Headers {
             }
             Err(refusal) => Flow::Stop(refusal),
         }
+    }
+}
+
+impl Plugin for Headers {
+    const NAME: &'static str = "headers";
+    type Config = HeadersConfig;
+
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        Some(self.decide(config, request))
     }
 }
 

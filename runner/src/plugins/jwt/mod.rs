@@ -156,6 +156,16 @@ impl Plugin for Jwt {
         }
     }
 
+    fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
+        if matches!(request.route(), Ok(Match::Found(route, _)) if route.is_public()) {
+            return Some(Flow::Next);
+        }
+        let token = bearer::token(request).ok()?;
+        let identity = self.remembered(config, token, seconds_at(request.arrived()))?.ok()?;
+        request.facts.identity = Some(identity);
+        Some(Flow::Next)
+    }
+
     async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
         if matches!(request.route(), Ok(Match::Found(route, _)) if route.is_public()) {
             return Flow::Next;
@@ -164,7 +174,7 @@ impl Plugin for Jwt {
             Ok(token) => token,
             Err(refusal) => return Flow::Stop(refusal.reply()),
         };
-        let judged = match self.remembered(config, token, seconds()) {
+        let judged = match self.remembered(config, token, seconds_at(request.arrived())) {
             Some(judged) => judged,
             None => self.verify(config, token).await,
         };
@@ -178,7 +188,12 @@ impl Plugin for Jwt {
     }
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970, now.
 fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    seconds_at(SystemTime::now())
+}
+
+/// The same at another time.
+fn seconds_at(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

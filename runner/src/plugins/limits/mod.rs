@@ -18,8 +18,8 @@ use gcra::Bucket;
 ///
 /// The wall clock, because `X-RateLimit-Reset` is a time of day; a clock that is set
 /// back costs a client nothing (see [`gcra::Bucket`]).
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
