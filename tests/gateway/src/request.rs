@@ -11,7 +11,7 @@ use crate::config::routes::Route;
 use crate::http::answer::LuaError;
 use crate::http::body::Body;
 use crate::http::fields::Fields;
-use crate::http::head::{Head, decimal, valid_host};
+use crate::http::head::{Head, decimal};
 use crate::http::uri::{Args, Escape, escape};
 
 /// `ngx.req.get_headers()` reads so many headers and no more.
@@ -193,7 +193,7 @@ impl Request {
         let lower = name.to_ascii_lowercase();
         match (lower.as_slice(), value) {
             (b"host", Some(host)) if !host.is_empty() => {
-                let valid = valid_host(host);
+                let valid = lua_host(host);
                 self.head.host = Some(valid.ok_or_else(|| LuaError::new("not a host"))?);
             }
             (b"content-length", Some(length)) if !length.is_empty() => {
@@ -266,6 +266,15 @@ fn real_ip(headers: &Fields, peer: SocketAddr, config: &Config) -> (IpAddr, Opti
         Ok(address) => (address.ip(), Some(address.port())),
         Err(_) => from_peer,
     }
+}
+
+/// `ngx_http_lua_validate_host`, which takes more than nginx does of a client.
+fn lua_host(host: &[u8]) -> Option<Vec<u8>> {
+    let name = host.split(|byte| *byte == b':').next().unwrap_or_default();
+    let refused = host.iter().any(|byte| matches!(byte, b'/' | 0));
+    let dots = host.windows(2).any(|pair| pair == b"..");
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    (!refused && !dots && !name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 /// `map $http_host $var_x_forwarded_port`.

@@ -352,12 +352,14 @@ fn request_head(request: &Request, length: Option<u64>, websocket: bool) -> Vec<
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     };
-    let host = request
+    // A header set to nothing is not sent at all.
+    if let Some(host) = request
         .upstream_host
         .as_deref()
-        .filter(|host| !host.is_empty());
-    let host = escape(host.unwrap_or(b"apisix_backend"), Escape::HeaderValue);
-    field(b"Host", &host);
+        .filter(|host| !host.is_empty())
+    {
+        field(b"Host", &escape(host, Escape::HeaderValue));
+    }
     if let Some(upgrade) = request.head.headers.get("upgrade").filter(|_| websocket) {
         field(b"Upgrade", upgrade);
         field(b"Connection", b"upgrade");

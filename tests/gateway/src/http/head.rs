@@ -317,8 +317,7 @@ impl Spaces for [u8] {
 }
 
 /// A `Host` value without its port, lower-case; none where nginx refuses it.
-#[must_use]
-pub fn valid_host(value: &[u8]) -> Option<Vec<u8>> {
+fn valid_host(value: &[u8]) -> Option<Vec<u8>> {
     let name_end = match value.first()? {
         b'[' => value.iter().position(|byte| *byte == b']')? + 1,
         _ => value

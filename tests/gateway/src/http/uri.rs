@@ -196,7 +196,7 @@ pub enum Escape {
     Path,
     /// An argument's name or value (lua-nginx's `uri_component`).
     Component,
-    /// A query that is already one: control characters and non-ASCII only.
+    /// A query that is already one: control characters and spaces only.
     Args,
     /// A header's name.
     HeaderName,
@@ -209,7 +209,7 @@ impl Escape {
         match self {
             Self::Path => (0x21..0x7f).contains(&byte) && !b"\"#%<>?\\^`{|}".contains(&byte),
             Self::Component => byte.is_ascii_alphanumeric() || b"-._~!'()*".contains(&byte),
-            Self::Args => (0x20..0x7f).contains(&byte) && byte != b' ',
+            Self::Args => byte > 0x20 && byte != 0x7f,
             Self::HeaderName => {
                 (0x21..0x7f).contains(&byte) && !b"\"(),/:;<=>?@[]\\{}".contains(&byte)
             }

@@ -14,6 +14,7 @@ use serde_yaml_ng::Value;
 use super::Owner;
 use crate::exchange::{End, Exchange};
 use crate::http::answer::LuaError;
+use crate::http::uri::{Escape, escape};
 use crate::request::Request;
 use crate::rpc::{Connection, RpcError, answer};
 
@@ -219,7 +220,7 @@ fn call(request: &mut Request, id: u32, conf_token: u32) -> Result<HttpReqCallRe
         let mut halves = uri.splitn(2, |byte| *byte == b'?');
         let path = halves.next().unwrap_or_default().to_vec();
         if let Some(query) = halves.next() {
-            request.set_args(query.to_vec());
+            request.set_args(escape(query, Escape::Args));
         }
         path
     };

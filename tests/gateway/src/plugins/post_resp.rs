@@ -34,6 +34,7 @@ struct Fetched {
     response: Response,
     download: Download,
     read: VecDeque<Bytes>,
+    asked: bool,
 }
 
 /// The whole plugin.
@@ -81,7 +82,11 @@ impl Fetched {
 
 impl ResponseBody for Fetched {
     async fn read(&mut self) -> Result<Option<Vec<u8>>, End> {
-        let mut whole: Vec<u8> = self.read.iter().flatten().copied().collect();
+        // The reader's coroutine is dead after the first time.
+        if std::mem::replace(&mut self.asked, true) {
+            return Ok(None);
+        }
+        let mut whole = Vec::new();
         while let Some(piece) = self.download.next(&mut self.link.reader).await? {
             whole.extend_from_slice(&piece);
             self.read.push_back(piece);
@@ -190,6 +195,7 @@ async fn fetch(exchange: &mut Exchange<'_>) -> Result<Fetched, End> {
         response,
         download,
         read: VecDeque::new(),
+        asked: false,
     })
 }
 

@@ -241,25 +241,34 @@ fn by_name(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
 }
 
 fn upstream(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
-    let recorded = exchange.upstream.as_ref().filter(|bytes| !bytes.is_empty());
-    let (wanted, got) = match (recorded, observed.upstream.as_slice()) {
-        (None, []) => return,
-        (Some(wanted), [got]) => (wanted, got),
-        (wanted, got) => {
-            let (wanted, got) = (usize::from(wanted.is_some()), got.len());
-            found.push(format!("requests upstream: {wanted} recorded, {got} sent"));
-            return;
-        }
-    };
-    let (Some(wanted), Some(got)) = (HttpMessage::parse(wanted), HttpMessage::parse(got)) else {
+    let recorded = exchange.upstream.as_deref().unwrap_or_default();
+    let wanted = HttpMessage::all(recorded);
+    let got = HttpMessage::all(&observed.upstream.concat());
+    let (Some(wanted), Some(got)) = (wanted, got) else {
         found.push("a request upstream cannot be read".to_owned());
         return;
     };
+    if wanted.len() != got.len() {
+        let (wanted, got) = (wanted.len(), got.len());
+        found.push(format!("requests upstream: {wanted} recorded, {got} sent"));
+        return;
+    }
+    for (wanted, got) in wanted.iter().zip(&got) {
+        upstream_request(exchange, wanted, got, found);
+    }
+}
+
+fn upstream_request(
+    exchange: &Exchange,
+    wanted: &HttpMessage,
+    got: &HttpMessage,
+    found: &mut Vec<String>,
+) {
     let line = |message: &HttpMessage| match rewrites_args(exchange) {
         true => sorted_query(&message.first_line),
         false => message.first_line.clone(),
     };
-    unequal("upstream: request line", line(&wanted), line(&got), found);
+    unequal("upstream: request line", line(wanted), line(got), found);
     let free = |name: &[u8], value: &[u8]| match name {
         b"connection" | b"content-length" | b"transfer-encoding" => None,
         b"x-forwarded-port" => Some(form(value)),
@@ -267,12 +276,12 @@ fn upstream(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
     };
     unequal(
         "upstream: headers",
-        headers(&wanted, free),
-        headers(&got, free),
+        headers(wanted, free),
+        headers(got, free),
         found,
     );
     let body = |message: &HttpMessage| message.body().unwrap_or_else(|| message.raw_body.clone());
-    unequal("upstream: body", body(&wanted), body(&got), found);
+    unequal("upstream: body", body(wanted), body(got), found);
 }
 
 /// Whether the query upstream was made from a table.

@@ -102,12 +102,12 @@ fn self_test(
             .filter(|(exchange, observed)| differences(exchange, observed, recording).is_empty())
             .map(|(exchange, _)| format!("not in {}", exchange.name))
             .collect();
-        let missed = if changed.is_empty() {
-            vec!["no exchange could be changed so".to_owned()]
-        } else {
-            missed
-        };
-        outcome.push((name, missed));
+        if !changed.is_empty() {
+            outcome.push((name, missed));
+        } else if !recording.foreign {
+            // Another recording may have nothing of the kind; ours has.
+            outcome.push((name, vec!["no exchange could be changed so".to_owned()]));
+        }
     }
     outcome
 }

@@ -37,6 +37,30 @@ impl HttpMessage {
         })
     }
 
+    /// Requests that came one after the other. One whose body is in chunks is
+    /// taken for the last.
+    pub(crate) fn all(bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut all = Vec::new();
+        let mut rest = bytes.to_vec();
+        while !rest.is_empty() {
+            let mut request = Self::parse(&rest)?;
+            rest = match (request.is_chunked(), request.length()) {
+                (false, length) => {
+                    let len = length.unwrap_or(0).min(request.raw_body.len());
+                    request.raw_body.split_off(len)
+                }
+                (true, _) => Vec::new(),
+            };
+            all.push(request);
+        }
+        Some(all)
+    }
+
+    fn length(&self) -> Option<usize> {
+        let digits = self.get(b"content-length")?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
+
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_slice())
@@ -51,10 +75,7 @@ impl HttpMessage {
         if self.is_chunked() {
             return dechunk(&self.raw_body);
         }
-        let length = self
-            .get(b"content-length")
-            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
-        (self.raw_body.len() >= length.unwrap_or(0)).then(|| self.raw_body.clone())
+        (self.raw_body.len() >= self.length().unwrap_or(0)).then(|| self.raw_body.clone())
     }
 }
 

@@ -11,6 +11,8 @@ use postern_wire::frame::HEADER_LEN;
 
 /// A file of exchanges.
 pub(crate) struct Recording {
+    /// It is not the one that belongs to the clone.
+    pub(crate) foreign: bool,
     pub(crate) upstream_answer: UpstreamAnswer,
     pub(crate) exchanges: Vec<Exchange>,
 }
@@ -85,6 +87,7 @@ impl Recording {
             .context("exchanges is no list")?;
         ensure!(!exchanges.is_empty(), "there are no exchanges");
         Ok(Self {
+            foreign: std::env::var_os("GOLDEN").is_some(),
             upstream_answer: UpstreamAnswer::read(&file["upstream_answer"])?,
             exchanges: exchanges
                 .iter()
