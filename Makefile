@@ -31,4 +31,4 @@ bench: ## benchmarks (the RPC under load)
 	./tests/bench rpc
 
 fuzz: ## every fuzz target for a minute each
-	./tests/fuzz
+	./proto/wire/fuzz/run

@@ -27,7 +27,7 @@ fn directory(plan: &Plan) -> String {
 
 /// Writes the handlers' file.
 pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
-    let file = json!({
+    let mut file = json!({
         "listen": addresses.handlers.address().to_string(),
         "admin": addresses.handlers_admin.address().to_string(),
         "directory": directory(plan),
@@ -35,6 +35,9 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
         "contextKeys": keys::opening(&plan.data),
         "outcomeKeys": keys::outcomes(&plan.data),
     });
+    if let (Some(folder), Some(file)) = (&plan.faults, file.as_object_mut()) {
+        file.insert("faults".to_owned(), json!(folder));
+    }
     write(&plan.run.join("postern-handlers.yaml"), &file)
 }
 
@@ -51,7 +54,7 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
             "authorize": {"directory": directory(plan)},
             "idempotency": {
                 "database": {"url": addresses.database},
-                "outcomeKeys": keys::outcomes(&plan.data),
+                "outcomeKeyFile": keys::outcomes(&plan.data),
             },
             "context": {"keyFile": keys::master(&plan.data)},
         },
@@ -70,17 +73,16 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
     put(&mut routes, "/upstreams/0/nodes", nodes)?;
     let folder = plan.run.join("conf");
     std::fs::create_dir_all(&folder)?;
-    let config = write(&folder.join("config.yaml"), &config)?;
-    let path = folder.join("apisix.yaml");
-    // APISIX reads the file only up to this mark.
-    write_private(
-        &path,
-        &format!("{}#END\n", serde_yaml_ng::to_string(&routes)?),
-    )?;
+    let (config_path, routes_path) = (folder.join("config.yaml"), folder.join("apisix.yaml"));
+    // Readable for the gateway's workers, which run as another user: both hold
+    // paths of secrets only. APISIX reads its routes only up to the mark.
+    std::fs::write(&config_path, serde_yaml_ng::to_string(&config)?)?;
+    let routes = format!("{}#END\n", serde_yaml_ng::to_string(&routes)?);
+    std::fs::write(&routes_path, routes)?;
     Ok(Rendered {
-        folder,
-        config,
-        routes: path,
+        folder: plan.run.clone(),
+        config: config_path,
+        routes: routes_path,
     })
 }
 
