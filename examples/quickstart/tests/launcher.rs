@@ -187,6 +187,7 @@ async fn it_comes_up_answers_what_it_prints_and_finds_its_data_again() -> Result
         !second.status.success() && told.contains("running already"),
         "{told}"
     );
+    ensure!(quickstart.env().exists(), "it took the env file away");
 
     let pids = quickstart.pids();
     ensure!(pids.len() >= 5, "{pids:?}");
@@ -206,6 +207,7 @@ async fn it_comes_up_answers_what_it_prints_and_finds_its_data_again() -> Result
 
     // Killed this time; what it leaves behind ends, or is ended by the next run.
     again.kill()?;
+    std::fs::remove_file(quickstart.env())?;
     let (mut fresh, other) = quickstart.up(&["--reset"]).await?;
     assert_ne!(other["TENANT_ID"], env["TENANT_ID"]);
     let pids = quickstart.pids();

@@ -86,6 +86,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         }
     };
     eprintln!("quickstart: stopping");
+    let _ = std::fs::remove_file(&started.env);
     ended.and(started.services.stop().await)
 }
 
@@ -93,6 +94,7 @@ pub async fn run(settings: Settings) -> Result<()> {
 struct Started {
     services: Services,
     greeting: String,
+    env: PathBuf,
     _run: TempDir,
     _pids: PidFile,
 }
@@ -100,8 +102,9 @@ struct Started {
 async fn start(settings: &Settings) -> Result<Started> {
     let folder = prepare_folder(&settings.folder)?;
     let env = folder.join("env");
-    let _ = std::fs::remove_file(&env);
     let mut pids = PidFile::take_over(&folder.join("pids")).await?;
+    // Whoever waits for the file waits for this run's.
+    let _ = std::fs::remove_file(&env);
     let issuer_port = settings.port.checked_add(1).context("--port is too high")?;
     for port in [settings.port, issuer_port] {
         free(port)?;
@@ -152,6 +155,7 @@ async fn start(settings: &Settings) -> Result<Started> {
     Ok(Started {
         services,
         greeting: greeting.text(&env),
+        env,
         _run: run,
         _pids: pids,
     })
