@@ -17,8 +17,9 @@ const IN_MEMORY: u64 = 16 * 1024;
 const MOST: u64 = 6 << 30;
 /// The longest line of a chunked body: a size with its extensions, a trailer.
 const CHUNK_LINE: usize = 4 * 1024;
-/// Bytes of an unread body that are read and dropped to keep a connection alive.
-const DISCARD: u64 = 1 << 20;
+/// Bytes of an unread body that are read and dropped to keep a connection alive:
+/// the answer has promised that it goes on. nginx knows no bound but time.
+const DISCARD: u64 = 64 << 20;
 
 /// Why a body cannot be had.
 #[derive(Debug)]

@@ -123,7 +123,8 @@ async fn anything_else_keeps_it_shut() -> Result<()> {
 #[tokio::test]
 async fn a_context_is_for_one_request() -> Result<()> {
     let handler = Handler::new().await?;
-    let bent: [(&str, fn(&mut Context)); 6] = [
+    type Bend = fn(&mut Context);
+    let bent: [(&str, Bend); 6] = [
         ("another route", |context| {
             context.route = "tenants.usage".to_owned()
         }),

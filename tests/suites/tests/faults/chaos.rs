@@ -35,7 +35,10 @@ async fn insist(action: Action, answered: Arc<AtomicUsize>) -> Result<()> {
     changed.slug.push('x');
     let reply = wait_for("the changed payload to be refused", SOON, async || {
         let reply = changed.call().await?;
-        ensure!(!matches!(reply.status, 409 | 429 | 502 | 503 | 504), "{reply:?}");
+        ensure!(
+            !matches!(reply.status, 409 | 429 | 502 | 503 | 504),
+            "{reply:?}"
+        );
         Ok(reply)
     })
     .await?;
@@ -92,11 +95,11 @@ async fn disasters() -> Result<()> {
                 let worker = processes::worker(&mut stack).await?;
                 processes::signal(worker, Signal::KILL)?;
             }
-            _ => drop(
+            _ => {
                 sqlx::query("TRUNCATE postern_claims.claim")
                     .execute(&mut db)
-                    .await?,
-            ),
+                    .await?;
+            }
         }
     }
     for lane in lanes {

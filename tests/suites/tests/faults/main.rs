@@ -76,7 +76,10 @@ impl Action {
     async fn retry(&self) -> Result<Reply> {
         let answer = wait_for("a retry to succeed", SOON, async || {
             let reply = self.call().await?;
-            ensure!(!matches!(reply.status, 409 | 429 | 502 | 503 | 504), "{reply:?}");
+            ensure!(
+                !matches!(reply.status, 409 | 429 | 502 | 503 | 504),
+                "{reply:?}"
+            );
             Ok(reply)
         })
         .await?;

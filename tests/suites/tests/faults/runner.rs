@@ -44,7 +44,10 @@ async fn a_worker_killed_between_claim_and_answer_leaves_one_effect() -> Result<
     processes::signal(worker, Signal::STOP)?;
     lock.rollback().await?;
     wait_for("the claim to be committed", SOON, async || {
-        ensure!(count(&mut observer, CLAIMS, "").await? == 2, "no second claim");
+        ensure!(
+            count(&mut observer, CLAIMS, "").await? == 2,
+            "no second claim"
+        );
         Ok(())
     })
     .await?;
