@@ -35,8 +35,13 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     millis: u64,
     /// Numbers of connections
-    #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
-    conns: Vec<usize>,
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,8,32,128",
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    conns: Vec<u16>,
 }
 
 /// Calls before anything is counted: caches, branch predictors, buffers.
@@ -63,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ];
     eprintln!("{}", Measurement::HEAD);
     for &conns in &options.conns {
-        measure(&runners, conns, options)?;
+        measure(&runners, usize::from(conns), options)?;
     }
     drop(runners);
     first_answer(&world, folder.path(), options.rounds)
@@ -93,7 +98,7 @@ fn first_answer(world: &World, folder: &Path, rounds: u32) -> Result<()> {
     let took = Spread::of(took);
     println!(
         "{}",
-        json!({"name": "first-answer", "ms": took.median, "least_ms": took.least, "most_ms": took.most})
+        json!({"name": "first-answer", "ms": took.median.round(), "least_ms": took.least.round(), "most_ms": took.most.round()})
     );
     eprintln!(
         "first answer {:.1} ms after exec ({:.1} to {:.1})",
