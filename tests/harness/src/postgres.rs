@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rand::distr::{Alphanumeric, SampleString as _};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::process::{Leave, Process};
+use crate::wait_for;
 
 /// A crashed cluster replays its log first, and a busy machine takes its time.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -53,6 +54,10 @@ impl Cluster {
         let home = folder.join("postgres");
         let owner = Owner::find()?;
         let password = initialise(&programs, &home, owner)?;
+        wait_for("an earlier postmaster to end", STOP_LIMIT, async || {
+            earlier_is_gone(&home)
+        })
+        .await?;
         let mut command = owner.command(&programs.join("postgres"));
         command.arg("-D").arg(home.join("data"));
         command.args(["-p", &port.to_string()]);
@@ -103,6 +108,22 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<()> {
         self.process.stop(Signal::INT, STOP_LIMIT).await
     }
+}
+
+/// A postmaster whose launcher was killed may still be shutting down, and the
+/// new one refuses to start while a process of its pid is there.
+fn earlier_is_gone(home: &Path) -> Result<()> {
+    let lock = std::fs::read_to_string(home.join("data/postmaster.pid")).unwrap_or_default();
+    let Some(id) = lock
+        .lines()
+        .next()
+        .and_then(|line| line.trim().parse::<u32>().ok())
+    else {
+        return Ok(());
+    };
+    let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    ensure!(name.trim() != "postgres", "process {id} still runs");
+    Ok(())
 }
 
 /// Asks as a client would, up to the point where a password is due: a server

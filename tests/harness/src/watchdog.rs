@@ -29,7 +29,7 @@ done
 for entry in $guarded; do kill -s "${entry%%:*}" -- "-${entry#*:}"; done
 for entry in $guarded; do
   tries=100
-  while kill -0 -- "-${entry#*:}" && [ $tries -gt 0 ]; do sleep 0.05; tries=$((tries - 1)); done
+  while kill -s 0 -- "-${entry#*:}" && [ $tries -gt 0 ]; do sleep 0.05; tries=$((tries - 1)); done
   kill -s KILL -- "-${entry#*:}"
 done
 [ $# -eq 0 ] || rm -rf -- "$@"
