@@ -257,6 +257,8 @@ impl Body {
             return false;
         }
         let most = self.read + DISCARD;
+        // What is dropped is held to no other bound.
+        self.limit = u64::MAX;
         while !self.done && self.read < most {
             if self.next(reader).await.is_err() {
                 return false;
