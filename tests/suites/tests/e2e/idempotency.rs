@@ -174,8 +174,16 @@ async fn what_was_not_carried_out_is_not_kept() -> Result<()> {
         .without("authorization")
         .await?
         .refused(401, "TOKEN_MISSING")?;
-    call().body(" ".repeat(1 << 21)).await.context("too long")?.expect(413)?;
-    call().body("{").await.context("broken")?.refused(400, "VALIDATION_ERROR")?;
+    call()
+        .body(" ".repeat(1 << 21))
+        .await
+        .context("too long")?
+        .expect(413)?;
+    call()
+        .body("{")
+        .await
+        .context("broken")?
+        .refused(400, "VALIDATION_ERROR")?;
     fresh(call().await?.expect(201)?)?;
     // By the handler: 403 as long as there is no room, 201 when there is.
     let mut workspaces = Vec::new();

@@ -24,6 +24,7 @@ mod lists;
 mod paths;
 mod platform;
 mod preflight;
+mod projection;
 mod provisioning;
 mod tenancy;
 mod tenants;

@@ -1,0 +1,148 @@
+//! An upstream that is not one of our handlers (`context` with `mode: headers`):
+//! it learns who asks from headers that no client can forge, and the path as it
+//! was judged. The upstream here tells back what it received.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use postern_harness::stack::Stack;
+use postern_harness::token::Token;
+use postern_harness::wait_for;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::SOON;
+
+/// Answers each request with its own head, as JSON text, and closes.
+async fn tell_back(mut stream: TcpStream) -> Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < 64 << 10, "a head without end");
+        head.push(stream.read_u8().await?);
+    }
+    let body = json!({"head": String::from_utf8_lossy(&head)}).to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    Ok(stream.shutdown().await?)
+}
+
+/// The routes with the family of documents sent to another upstream, as an operator
+/// would write them.
+fn rerouted(stack: &Stack, port: u16) -> Result<(PathBuf, String)> {
+    let path = stack.folder()?.join("run/conf/apisix.yaml");
+    let mut file: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(&path)?)?;
+    let upstreams = file["upstreams"]
+        .as_array_mut()
+        .context("a list of upstreams")?;
+    let nodes = json!({ format!("127.0.0.1:{port}"): 1 });
+    upstreams.push(json!({"id": "foreign", "type": "roundrobin", "nodes": nodes}));
+    let routes = file["routes"].as_array_mut().context("a list of routes")?;
+    let route = routes.iter_mut().find(|route| route["id"] == "mongo");
+    let route = route.context("a route of the family")?;
+    route["upstream_id"] = json!("foreign");
+    let chain = route["plugins"]["ext-plugin-pre-req"]["conf"].as_array_mut();
+    let last = chain
+        .and_then(|chain| chain.last_mut())
+        .context("a chain")?;
+    assert_eq!(last["name"], "context");
+    last["value"] = json!(r#"{"mode":"headers"}"#);
+    let text = serde_yaml_ng::to_string(&file)?;
+    Ok((path, format!("{text}#END\n")))
+}
+
+/// The values of a header in a head, whichever way it is spelt.
+fn received(head: &str, name: &str) -> Vec<String> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(key, _)| key.to_lowercase().replace('_', "-") == name)
+        .map(|(_, value)| value.trim().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn another_upstream_learns_who_asks_and_nothing_forged() -> Result<()> {
+    let stack = Stack::start().await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(tell_back(stream));
+        }
+    });
+    let acme = stack.with_tenant("acme").await?;
+    let dev = acme.with_workspace("dev", &["mongo"]).await?;
+    let (routes, text) = rerouted(&stack, port)?;
+    let path = format!("/v1/mongo/{}/collections/a%20b/documents", dev.id);
+    let token = Token::of_tenant(&acme.id, "workspace_operator").pinned_to(&dev.id);
+    let client = stack
+        .client(&token.clone().scopes("mongo:read mongo:write"))
+        .await?;
+    wait_for("the gateway to read its routes", SOON, async || {
+        // A gateway sees by the second in which it was written that it is new.
+        std::fs::write(&routes, &text)?;
+        // Somebody else each time: rates are not what this is about.
+        let somebody = acme.member("tenant_operator").await?;
+        let reply = somebody.get(&path).await?.expect(200);
+        reply.map(drop).with_context(|| stack.logs())
+    })
+    .await?;
+
+    let forging = [
+        "subject",
+        "tenant-id",
+        "workspace-id",
+        "plan-id",
+        "roles",
+        "scopes",
+    ]
+    .iter()
+    .fold(client.get(&path), |call, name| {
+        let name = format!("x-auth-{name}");
+        call.add(&name, b"forged")
+            .add(&name, b"forged-again")
+            .add(&name.replace('-', "_"), b"forged")
+            .add(&name.replacen('-', "_", 1), b"forged")
+    });
+    let head = forging.await?.expect(200)?.text_at("/head")?;
+    ensure!(!head.contains("forged"), "{head}");
+    for (name, value) in [
+        ("x-auth-subject", token.subject()),
+        ("x-auth-tenant-id", &acme.id),
+        ("x-auth-workspace-id", &dev.id),
+        ("x-auth-plan-id", "growth"),
+        ("x-auth-roles", "workspace_operator"),
+        ("x-auth-scopes", "mongo:read mongo:write"),
+    ] {
+        assert_eq!(received(&head, name), [value], "{name} in {head}");
+    }
+    // Both read the same path, encoded once.
+    ensure!(head.starts_with(&format!("GET {path} HTTP/1.")), "{head}");
+    // What does not hold deletes: a token that is pinned nowhere names no workspace.
+    let head = acme
+        .admin
+        .get(&path)
+        .set("X-Auth-Workspace-Id", "forged")
+        .await?;
+    let head = head.expect(200)?.text_at("/head")?;
+    assert_eq!(received(&head, "x-auth-workspace-id"), Vec::<String>::new());
+    // Where some might be out of sight, none gets through.
+    let many = (0..110).fold(client.get(&path), |call, n| {
+        call.set(&format!("x-filler-{n}"), "x")
+    });
+    many.add("x-auth-roles", b"superadmin")
+        .await?
+        .refused(431, "HEADERS_TOO_LARGE")?;
+    // And who may not, may not: the upstream is never asked.
+    let other = stack.with_tenant("other").await?;
+    other
+        .admin
+        .get(&path)
+        .await?
+        .refused(404, "WORKSPACE_NOT_FOUND")?;
+    Ok(())
+}
