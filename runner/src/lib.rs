@@ -55,9 +55,9 @@ pub use config::RunnerConfig;
 pub use extra::ExtraError;
 pub use facts::{Facts, Identity, RateLimit};
 pub use plugin::{ConfigError, Flow, Plugin};
+/// The RPC's messages, for tests that speak it.
+pub use postern_wire as wire;
 pub use registry::{ChainError, Compose, Registry};
 pub use reply::Reply;
 pub use request::{Entry, Request};
-/// The RPC's messages, for tests that speak it.
-pub use postern_wire as wire;
 pub use response::Response;

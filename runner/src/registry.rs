@@ -34,11 +34,11 @@ pub(crate) fn compose(compose: Compose, config: &crate::RunnerConfig) -> anyhow:
 pub struct Registry {
     plugins: BTreeMap<&'static str, Box<dyn Bind>>,
     tasks: Mutex<Vec<Task>>,
-    ready: Vec<(
-        &'static str,
-        Box<dyn Fn() -> Result<(), String> + Send + Sync>,
-    )>,
+    ready: Vec<(&'static str, Ready)>,
 }
+
+/// Says what something still waits for.
+type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 struct Task {
     name: &'static str,

@@ -52,6 +52,9 @@ pub struct ClaimStore {
     pool: PgPool,
 }
 
+/// Whether the claim is ours; else the fingerprint and outcome of whoever was first.
+type Row = (bool, Option<Vec<u8>>, Option<Vec<u8>>);
+
 impl ClaimStore {
     /// A store over this pool, whose acquire time-out bounds every call's wait for a connection.
     #[must_use]
@@ -67,7 +70,7 @@ impl ClaimStore {
         let holder = Holder::random()?;
         // Where nothing could be inserted and the snapshot shows no row, somebody
         // inserted it after the snapshot: it is running.
-        let row: Option<(bool, Option<Vec<u8>>, Option<Vec<u8>>)> = sqlx::query_as(
+        let row: Option<Row> = sqlx::query_as(
             "WITH mine AS (
                 INSERT INTO postern_claims.claim AS c (scope, holder, lapses_at)
                 VALUES ($1, $2, now() + $3)

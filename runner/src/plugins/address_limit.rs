@@ -35,7 +35,12 @@ pub struct AddressLimitConfig {
 
 impl Default for AddressLimitConfig {
     fn default() -> Self {
-        Self { profile: None, rate: 6_000, burst: 1_000, shadow: false }
+        Self {
+            profile: None,
+            rate: 6_000,
+            burst: 1_000,
+            shadow: false,
+        }
     }
 }
 
@@ -49,10 +54,19 @@ impl AddressLimit {
 
 impl AddressLimitConfig {
     fn limit(&self) -> Limit {
-        let profile = self.profile.as_ref().and_then(|name| routes().profiles().get(name));
+        let profile = self
+            .profile
+            .as_ref()
+            .and_then(|name| routes().profiles().get(name));
         match profile {
-            Some(profile) => Limit { rate: profile.rate, burst: profile.burst },
-            None => Limit { rate: self.rate, burst: self.burst },
+            Some(profile) => Limit {
+                rate: profile.rate,
+                burst: profile.burst,
+            },
+            None => Limit {
+                rate: self.rate,
+                burst: self.burst,
+            },
         }
     }
 }
@@ -60,7 +74,9 @@ impl AddressLimitConfig {
 impl AddressLimit {
     fn decide(&self, config: &AddressLimitConfig, request: &mut Request<'_>) -> Flow {
         let (limit, now) = (config.limit(), nanoseconds(request.arrived()));
-        let key = self.buckets.key(POLICY, limit, &[&address_key(request.src_ip())]);
+        let key = self
+            .buckets
+            .key(POLICY, limit, &[&address_key(request.src_ip())]);
         let ([bucket], decision) = self.buckets.decide([(key, limit)], now, 1);
         request.facts.rate_limit = Some(fact(POLICY, &bucket, now));
         match decision {
@@ -78,7 +94,10 @@ impl Plugin for AddressLimit {
         super::rate_limit::check_profile(config.profile.as_deref())?;
         let Limit { rate, burst } = config.limit();
         if rate == 0 || burst == 0 {
-            return Err(ConfigError::new("rate", "rate and burst must be at least 1"));
+            return Err(ConfigError::new(
+                "rate",
+                "rate and burst must be at least 1",
+            ));
         }
         Ok(())
     }

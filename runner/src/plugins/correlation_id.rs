@@ -61,7 +61,9 @@ impl Plugin for CorrelationId {
 
 fn judge<'a>(request: &Request<'a>) -> Result<Option<&'a str>, &'static str> {
     let mut values = request.header_values(header::CORRELATION_ID);
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err("X-Correlation-Id is there more than once");
     }
@@ -88,7 +90,10 @@ mod tests {
     use crate::testkit::{self, Outcome, Simulated};
 
     async fn judge(request: Simulated, config: &str) -> Outcome {
-        let chain = Registry::new().with(CorrelationId).chain([("correlation-id", config)]).unwrap();
+        let chain = Registry::new()
+            .with(CorrelationId)
+            .chain([("correlation-id", config)])
+            .unwrap();
         request.judge(&chain).await
     }
 
@@ -100,10 +105,26 @@ mod tests {
     async fn rules() {
         let good = request().header("X-Correlation-Id", "given-by-client");
         assert!(judge(good, "{}").await.goes_on());
-        assert_eq!(judge(request(), "{}").await.code(), Some(Code::CorrelationIdMissing));
-        assert!(judge(request(), r#"{"missing": "generate"}"#).await.goes_on());
-        assert!(judge(testkit::request("GET", "/health"), "{}").await.goes_on());
-        for bad in ["", "short", "with a blank", "\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}"] {
+        assert_eq!(
+            judge(request(), "{}").await.code(),
+            Some(Code::CorrelationIdMissing)
+        );
+        assert!(
+            judge(request(), r#"{"missing": "generate"}"#)
+                .await
+                .goes_on()
+        );
+        assert!(
+            judge(testkit::request("GET", "/health"), "{}")
+                .await
+                .goes_on()
+        );
+        for bad in [
+            "",
+            "short",
+            "with a blank",
+            "\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}",
+        ] {
             for config in ["{}", r#"{"missing": "generate"}"#] {
                 let outcome = judge(request().header("X-Correlation-Id", bad), config).await;
                 assert_eq!(outcome.code(), Some(Code::CorrelationIdInvalid), "{bad:?}");
@@ -111,24 +132,44 @@ mod tests {
                 assert!(header::is_correlation_id(new.as_bytes()) && new != bad);
             }
         }
-        let twice = request().header("X-Correlation-Id", "one-of-two").header("x-correlation-id", "two-of-two");
-        assert_eq!(judge(twice, "{}").await.code(), Some(Code::CorrelationIdInvalid));
+        let twice = request()
+            .header("X-Correlation-Id", "one-of-two")
+            .header("x-correlation-id", "two-of-two");
+        assert_eq!(
+            judge(twice, "{}").await.code(),
+            Some(Code::CorrelationIdInvalid)
+        );
     }
 
     #[tokio::test]
     async fn preflights_pass_and_other_options_do_not() {
-        let options = || testkit::request("OPTIONS", "/v1/tenants").header("Origin", "https://a.example");
+        let options =
+            || testkit::request("OPTIONS", "/v1/tenants").header("Origin", "https://a.example");
         let preflight = options().header("Access-Control-Request-Method", "POST");
         assert!(judge(preflight, "{}").await.goes_on());
         assert!(!judge(options(), "{}").await.goes_on());
-        assert!(!judge(options().header("Access-Control-Request-Method", "a b"), "{}").await.goes_on());
+        assert!(
+            !judge(
+                options().header("Access-Control-Request-Method", "a b"),
+                "{}"
+            )
+            .await
+            .goes_on()
+        );
     }
 
     #[test]
     fn misspelt_settings_are_errors() {
         let registry = Registry::new().with(CorrelationId);
-        for config in [r#"{"mising": "generate"}"#, r#"{"missing": "invent"}"#, "[]"] {
-            assert!(registry.chain([("correlation-id", config)]).is_err(), "{config}");
+        for config in [
+            r#"{"mising": "generate"}"#,
+            r#"{"missing": "invent"}"#,
+            "[]",
+        ] {
+            assert!(
+                registry.chain([("correlation-id", config)]).is_err(),
+                "{config}"
+            );
         }
     }
 }

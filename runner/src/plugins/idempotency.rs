@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use postern_claims::{Body, Claim, ClaimStore, Holder, Outcome, OutcomeKeys};
-use postern_contract::idempotency::{FINGERPRINTED, IdempotencyKey, Request as Print, Scope, sha256};
+use postern_contract::idempotency::{
+    FINGERPRINTED, IdempotencyKey, Request as Print, Scope, sha256,
+};
 use postern_contract::{Code, Match, Params, Route, header};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -92,24 +94,45 @@ impl Idempotency {
     /// # Errors
     /// What is wrong with the settings and where.
     pub fn new(settings: Option<IdempotencySettings>) -> anyhow::Result<Self> {
-        Ok(Self { store: settings.map(Store::new).transpose()? })
+        Ok(Self {
+            store: settings.map(Store::new).transpose()?,
+        })
     }
 }
 
 impl Store {
     fn new(settings: IdempotencySettings) -> anyhow::Result<Self> {
-        let IdempotencySettings { database, outcome_key_file: path, timeout_ms } = settings;
-        ensure!(timeout_ms > 0, "plugins.idempotency.timeoutMs: must be above 0");
-        ensure!(database.connections > 0, "plugins.idempotency.database.connections: must be above 0");
+        let IdempotencySettings {
+            database,
+            outcome_key_file: path,
+            timeout_ms,
+        } = settings;
+        ensure!(
+            timeout_ms > 0,
+            "plugins.idempotency.timeoutMs: must be above 0"
+        );
+        ensure!(
+            database.connections > 0,
+            "plugins.idempotency.database.connections: must be above 0"
+        );
         // The text holds the password: the error must not.
         let options = PgConnectOptions::from_str(database.url.expose_secret())
             .ok()
-            .context("plugins.idempotency.database.url: is no postgres://user:password@host/database")?;
+            .context(
+                "plugins.idempotency.database.url: is no postgres://user:password@host/database",
+            )?;
         let timeout = Duration::from_millis(timeout_ms);
-        let pool = PgPoolOptions::new().max_connections(database.connections).acquire_timeout(timeout);
+        let pool = PgPoolOptions::new()
+            .max_connections(database.connections)
+            .acquire_timeout(timeout);
         let named = || format!("plugins.idempotency.outcomeKeyFile: {}", path.display());
-        let keys = OutcomeKeys::parse(&std::fs::read_to_string(&path).with_context(named)?).with_context(named)?;
-        Ok(Self { claims: ClaimStore::new(pool.connect_lazy_with(options)), keys, timeout })
+        let keys = OutcomeKeys::parse(&std::fs::read_to_string(&path).with_context(named)?)
+            .with_context(named)?;
+        Ok(Self {
+            claims: ClaimStore::new(pool.connect_lazy_with(options)),
+            keys,
+            timeout,
+        })
     }
 
     /// The claim, or `None` if the store is down.
@@ -125,9 +148,17 @@ impl Store {
     }
 
     /// What became of the request whose outcome is kept, if it can be told here.
-    async fn replay(&self, scope: &[u8; 32], fingerprint: [u8; 32], outcome: &[u8], request: &mut Request<'_>) -> Option<Reply> {
+    async fn replay(
+        &self,
+        scope: &[u8; 32],
+        fingerprint: [u8; 32],
+        outcome: &[u8],
+        request: &mut Request<'_>,
+    ) -> Option<Reply> {
         let outcome = self.keys.open(scope, outcome);
-        let outcome = outcome.inspect_err(|error| tracing::warn!(%error, "a kept outcome cannot be read")).ok()?;
+        let outcome = outcome
+            .inspect_err(|error| tracing::warn!(%error, "a kept outcome cannot be read"))
+            .ok()?;
         Some(match own_fingerprint(request).await? {
             own if own == fingerprint => replayed(outcome),
             _ => Reply::refuse(
@@ -165,7 +196,10 @@ impl Plugin for Idempotency {
         let holder = match store.claim(&scope).await {
             Some(Claim::New(Holder(holder))) => holder.to_vec(),
             Some(Claim::Running) => return Flow::Stop(in_progress()),
-            Some(Claim::Done { fingerprint, outcome }) => {
+            Some(Claim::Done {
+                fingerprint,
+                outcome,
+            }) => {
                 if let Some(outcome) = outcome
                     && let Some(reply) = store.replay(&scope, fingerprint, &outcome, request).await
                 {
@@ -180,7 +214,10 @@ impl Plugin for Idempotency {
             }
             None => Vec::new(),
         };
-        request.facts.claim = Some(ClaimFact { scope: scope.to_vec(), holder });
+        request.facts.claim = Some(ClaimFact {
+            scope: scope.to_vec(),
+            holder,
+        });
         Flow::Next
     }
 }
@@ -190,13 +227,20 @@ const NO_STORE: &str =
 
 /// The name of the request's claim; `None` where there is nothing to claim.
 fn scope(request: &Request<'_>) -> Result<Option<[u8; 32]>, Reply> {
-    let Ok(Match::Found(route, params)) = request.route() else { return Ok(None) };
+    let Ok(Match::Found(route, params)) = request.route() else {
+        return Ok(None);
+    };
     if !route.idempotent {
         return Ok(None);
     }
-    let Some(key) = request.header(header::IDEMPOTENCY_KEY) else { return Ok(None) };
+    let Some(key) = request.header(header::IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
     let key = IdempotencyKey::parse(key).map_err(|form| {
-        Reply::refuse(Code::IdempotencyKeyInvalid, format!("Idempotency-Key {form}"))
+        Reply::refuse(
+            Code::IdempotencyKeyInvalid,
+            format!("Idempotency-Key {form}"),
+        )
     })?;
     let Some(who) = &request.facts.identity else {
         let message = "idempotency: nobody has checked the token; put jwt before idempotency";
@@ -226,7 +270,9 @@ async fn own_fingerprint(request: &mut Request<'_>) -> Option<[u8; 32]> {
             }
         },
     };
-    let Ok(Match::Found(route, params)) = request.route() else { return None };
+    let Ok(Match::Found(route, params)) = request.route() else {
+        return None;
+    };
     Some(print(request, route, params).fingerprint(&sha256(&body.unwrap_or_default())))
 }
 
@@ -242,19 +288,32 @@ fn announced_length(request: &Request<'_>) -> Option<usize> {
 }
 
 fn print<'r>(request: &'r Request<'_>, route: &'r Route, params: &Params<'r>) -> Print<'r> {
-    let headers = FINGERPRINTED.into_iter().flat_map(|name| request.header_values(name).map(move |value| (name, value)));
+    let headers = FINGERPRINTED
+        .into_iter()
+        .flat_map(|name| request.header_values(name).map(move |value| (name, value)));
     Print {
         method: request.method().as_str(),
         route: &route.id,
         params: params.clone(),
-        query: request.args().map(|(name, value)| (name.to_vec(), value.unwrap_or_default().to_vec())).collect(),
+        query: request
+            .args()
+            .map(|(name, value)| (name.to_vec(), value.unwrap_or_default().to_vec()))
+            .collect(),
         headers: headers.collect(),
     }
 }
 
-fn replayed(Outcome { status, headers, body }: Outcome) -> Reply {
+fn replayed(
+    Outcome {
+        status,
+        headers,
+        body,
+    }: Outcome,
+) -> Reply {
     let reply = Reply::new(status).with_header(header::IDEMPOTENCY_REPLAYED, "true");
-    let reply = headers.into_iter().fold(reply, |reply, (name, value)| reply.with_header(name, value));
+    let reply = headers
+        .into_iter()
+        .fold(reply, |reply, (name, value)| reply.with_header(name, value));
     match body {
         Body::Whole(bytes) => reply.with_bytes(bytes),
         Body::Omitted => reply.with_header(header::IDEMPOTENCY_BODY, "omitted"),

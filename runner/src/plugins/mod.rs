@@ -39,7 +39,10 @@ use limits::store::Buckets;
 pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
     let sections = &config.plugins;
     let limits: rate_limit::RateLimitSettings = sections.get("rate-limit")?.unwrap_or_default();
-    ensure!(limits.buckets > 0, "plugins.rate-limit.buckets: must be above 0");
+    ensure!(
+        limits.buckets > 0,
+        "plugins.rate-limit.buckets: must be above 0"
+    );
     let buckets = Arc::new(Buckets::new(limits.buckets));
     let headers = headers::Headers::new(sections.get("headers")?.unwrap_or_default())?;
     let jwt = jwt::Jwt::new(sections.get("jwt")?.unwrap_or_default())?;

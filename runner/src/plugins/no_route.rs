@@ -36,14 +36,20 @@ impl Plugin for NoRoute {
 
 /// 404: no route has such a path.
 pub(super) fn not_found(request: &Request<'_>) -> Reply {
-    Reply::refuse(Code::RouteNotFound, format!("no route {} {}", request.method(), path(request)))
+    Reply::refuse(
+        Code::RouteNotFound,
+        format!("no route {} {}", request.method(), path(request)),
+    )
 }
 
 /// 405: the path has other methods.
 pub(super) fn not_allowed(request: &Request<'_>, allow: &[&'static str]) -> Reply {
     let allow = allow.join(", ");
-    let message =
-        format!("{} does not take {}: use {allow}", path(request), request.method());
+    let message = format!(
+        "{} does not take {}: use {allow}",
+        path(request),
+        request.method()
+    );
     Reply::refuse(Code::MethodNotAllowed, message).with_header("Allow", allow)
 }
 
@@ -71,20 +77,36 @@ mod tests {
     use crate::testkit::{self, Outcome};
 
     async fn judge(method: &str, path: &str) -> Outcome {
-        let chain = Registry::new().with(NoRoute).chain([("no-route", "{}")]).unwrap();
+        let chain = Registry::new()
+            .with(NoRoute)
+            .chain([("no-route", "{}")])
+            .unwrap();
         testkit::request(method, path).judge(&chain).await
     }
 
     #[tokio::test]
     async fn the_table_decides_which_answer() {
         let nowhere = judge("GET", "/nowhere").await;
-        assert_eq!((nowhere.status(), nowhere.code()), (Some(404), Some(Code::RouteNotFound)));
+        assert_eq!(
+            (nowhere.status(), nowhere.code()),
+            (Some(404), Some(Code::RouteNotFound))
+        );
         assert_eq!(nowhere.message(), Some("no route GET /nowhere"));
         let other = judge("PUT", "/v1/tenants").await;
-        assert_eq!((other.status(), other.code()), (Some(405), Some(Code::MethodNotAllowed)));
+        assert_eq!(
+            (other.status(), other.code()),
+            (Some(405), Some(Code::MethodNotAllowed))
+        );
         assert_eq!(other.header("allow"), Some("POST, GET, HEAD"));
-        assert_eq!(judge("GET", "/v1/tenants").await.code(), Some(Code::RouteNotFound), "not served here");
-        assert_eq!(judge("GET", "/v1/\0").await.code(), Some(Code::ValidationError));
+        assert_eq!(
+            judge("GET", "/v1/tenants").await.code(),
+            Some(Code::RouteNotFound),
+            "not served here"
+        );
+        assert_eq!(
+            judge("GET", "/v1/\0").await.code(),
+            Some(Code::ValidationError)
+        );
         let long = judge("GET", &format!("/{}", "ä".repeat(5_000))).await;
         assert!(long.message().unwrap().len() < 500);
     }

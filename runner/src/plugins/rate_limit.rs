@@ -65,7 +65,14 @@ struct TenantLimit {
 
 impl Default for RateLimitConfig {
     fn default() -> Self {
-        Self { profile: None, rate: None, burst: None, cost: 1, tenant: None, shadow: false }
+        Self {
+            profile: None,
+            rate: None,
+            burst: None,
+            cost: 1,
+            tenant: None,
+            shadow: false,
+        }
     }
 }
 
@@ -81,7 +88,9 @@ impl RateLimit {
                 let pieces = [&who.issuer, tenant, &who.subject].map(str::as_bytes);
                 self.buckets.key(&profile.name, limit, &pieces)
             }
-            None => self.buckets.key(&profile.name, limit, &[&address_key(request.src_ip())]),
+            None => self
+                .buckets
+                .key(&profile.name, limit, &[&address_key(request.src_ip())]),
         }
     }
 
@@ -99,7 +108,10 @@ const TENANT: &str = "tenant";
 
 impl RateLimit {
     fn decide(&self, config: &RateLimitConfig, request: &mut Request<'_>) -> Flow {
-        let named = config.profile.as_ref().and_then(|name| routes().profiles().get(name));
+        let named = config
+            .profile
+            .as_ref()
+            .and_then(|name| routes().profiles().get(name));
         let profile: &'static Profile = match (named, request.route()) {
             (Some(profile), _) => profile,
             (None, Ok(Match::Found(route, _))) => &route.profile,
@@ -155,9 +167,9 @@ impl Plugin for RateLimit {
             return Err(ConfigError::new("cost", "must be at least 1"));
         }
         match config.tenant {
-            Some(TenantLimit { rate: 0, .. } | TenantLimit { burst: 0, .. }) => {
-                Err(ConfigError::new("tenant", "rate and burst must be at least 1"))
-            }
+            Some(TenantLimit { rate: 0, .. } | TenantLimit { burst: 0, .. }) => Err(
+                ConfigError::new("tenant", "rate and burst must be at least 1"),
+            ),
             _ => Ok(()),
         }
     }
@@ -172,8 +184,15 @@ pub(super) fn check_profile(profile: Option<&str>) -> Result<(), ConfigError> {
     let profiles = routes().profiles();
     match profile {
         Some(name) if !profiles.contains_key(name) => {
-            let known = profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Err(ConfigError::new("profile", format!("there is no profile {name:?}; there are: {known}")))
+            let known = profiles
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            Err(ConfigError::new(
+                "profile",
+                format!("there is no profile {name:?}; there are: {known}"),
+            ))
         }
         _ => Ok(()),
     }
@@ -217,7 +236,12 @@ mod tests {
         limits.with(AddressLimit::new(buckets)).with(Who)
     }
 
-    async fn passed(registry: &Registry, conf: &[(&str, &str)], request: &Simulated, calls: usize) -> usize {
+    async fn passed(
+        registry: &Registry,
+        conf: &[(&str, &str)],
+        request: &Simulated,
+        calls: usize,
+    ) -> usize {
         let chain = registry.chain(conf.iter().copied()).unwrap();
         let mut passed = 0;
         for _ in 0..calls {
@@ -239,7 +263,11 @@ mod tests {
         let all = passed(&registry, &CALLERS, &by("i t a"), 50).await;
         assert!((30..34).contains(&all), "{all}");
         for other in ["i t b", "i other a", "other t a"] {
-            assert_eq!(passed(&registry, &CALLERS, &by(other), 30).await, 30, "{other}");
+            assert_eq!(
+                passed(&registry, &CALLERS, &by(other), 30).await,
+                30,
+                "{other}"
+            );
         }
         let nobody = testkit::request("GET", "/health");
         assert_eq!(passed(&registry, &CALLERS, &nobody, 80).await, 80);
@@ -254,22 +282,35 @@ mod tests {
         passed(&registry, &CALLERS, &by("i t a"), 40).await;
         let chain = registry.chain(CALLERS).unwrap();
         let refused = by("i t a").judge(&chain).await;
-        assert_eq!((refused.status(), refused.code()), (Some(429), Some(Code::RateLimited)));
+        assert_eq!(
+            (refused.status(), refused.code()),
+            (Some(429), Some(Code::RateLimited))
+        );
         let header = |name: &str| refused.header(name).unwrap_or_default().to_owned();
         assert_eq!(header("retry-after"), "1");
         assert_eq!(header("x-ratelimit-limit"), "120");
         assert_eq!(header("x-ratelimit-remaining"), "0");
         let reset: u64 = header("x-ratelimit-reset").parse().unwrap();
         let seconds = reset - nanoseconds(std::time::SystemTime::now()) / 1_000_000_000;
-        assert!((13..=16).contains(&seconds), "30 come back in 15 s, not in {seconds}");
-        assert!(header("ratelimit").starts_with("\"provisioning\";r=0;t="), "{}", header("ratelimit"));
+        assert!(
+            (13..=16).contains(&seconds),
+            "30 come back in 15 s, not in {seconds}"
+        );
+        assert!(
+            header("ratelimit").starts_with("\"provisioning\";r=0;t="),
+            "{}",
+            header("ratelimit")
+        );
         assert_eq!(header("ratelimit-policy"), "\"provisioning\";q=120;w=60");
     }
 
     #[tokio::test]
     async fn a_tenants_limit_is_shared_and_taken_together() {
         let registry = registry();
-        let tenant = [("who", "{}"), ("rate-limit", r#"{"tenant": {"rate": 60, "burst": 40}}"#)];
+        let tenant = [
+            ("who", "{}"),
+            ("rate-limit", r#"{"tenant": {"rate": 60, "burst": 40}}"#),
+        ];
         assert_eq!(passed(&registry, &tenant, &by("i t a"), 30).await, 30);
         assert!((10..13).contains(&passed(&registry, &tenant, &by("i t b"), 30).await));
         assert_eq!(passed(&registry, &tenant, &by("i other a"), 30).await, 30);
@@ -284,20 +325,35 @@ mod tests {
         assert_eq!(passed(&registry, &costly, &by("i t a"), 10).await, 3);
         let shadow = [("who", "{}"), ("rate-limit", r#"{"shadow": true}"#)];
         assert_eq!(passed(&registry, &shadow, &by("i t a"), 100).await, 100);
-        let profile = [("who", "{}"), ("rate-limit", r#"{"profile": "native_admin"}"#)];
+        let profile = [
+            ("who", "{}"),
+            ("rate-limit", r#"{"profile": "native_admin"}"#),
+        ];
         assert!((15..18).contains(&passed(&registry, &profile, &by("i t a"), 30).await));
     }
 
     #[tokio::test]
     async fn an_address_is_limited_whoever_it_says_it_is() {
         let registry = registry();
-        let address = [("address-limit", r#"{"rate": 60, "burst": 5}"#), ("who", "{}")];
+        let address = [
+            ("address-limit", r#"{"rate": 60, "burst": 5}"#),
+            ("who", "{}"),
+        ];
         let mut all = 0;
         for n in 0..10 {
             all += passed(&registry, &address, &by(&format!("i t {n}")), 1).await;
         }
         assert!((5..7).contains(&all), "{all}");
-        assert_eq!(passed(&registry, &address, &by("i t a").src_ip([198, 51, 100, 7]), 5).await, 5);
+        assert_eq!(
+            passed(
+                &registry,
+                &address,
+                &by("i t a").src_ip([198, 51, 100, 7]),
+                5
+            )
+            .await,
+            5
+        );
     }
 
     #[test]

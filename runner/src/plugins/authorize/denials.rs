@@ -44,7 +44,10 @@ impl Denials {
     pub(super) fn open(&mut self) -> Noted {
         let (sender, queue) = mpsc::channel(QUEUE);
         self.queue = Some(sender);
-        Noted { queue, dropped: Arc::clone(&self.dropped) }
+        Noted {
+            queue,
+            dropped: Arc::clone(&self.dropped),
+        }
     }
 
     pub(super) fn note(&self, request: &Request<'_>, reply: &Reply, Denied(resource): Denied) {
@@ -56,18 +59,30 @@ impl Denials {
         };
         let facts = &request.facts;
         let who = facts.identity.as_deref();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         place.send(Denial {
             at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            correlation_id: facts.correlation_id.as_deref().unwrap_or_default().to_owned(),
+            correlation_id: facts
+                .correlation_id
+                .as_deref()
+                .unwrap_or_default()
+                .to_owned(),
             route: match request.route() {
                 Ok(Match::Found(route, _)) => route.id.clone(),
                 _ => String::new(),
             },
-            code: reply.code().map(|code| code.as_str().to_owned()).unwrap_or_default(),
+            code: reply
+                .code()
+                .map(|code| code.as_str().to_owned())
+                .unwrap_or_default(),
             subject: who.map(|who| who.subject.clone()).unwrap_or_default(),
             tenant_id: who.and_then(|who| who.tenant.clone()).unwrap_or_default(),
-            client_address: request.src_ip().map(|ip| ip.to_string()).unwrap_or_default(),
+            client_address: request
+                .src_ip()
+                .map(|ip| ip.to_string())
+                .unwrap_or_default(),
             resource: resource.unwrap_or_default(),
         });
     }
@@ -76,7 +91,11 @@ impl Denials {
 /// Reports what is noted, batch by batch, until the process ends; then what is left, once.
 pub(super) async fn report(directory: Arc<Directory>, mut noted: Noted, stop: CancellationToken) {
     let mut batch = Vec::new();
-    while stop.run_until_cancelled(noted.queue.recv_many(&mut batch, BATCH)).await.is_some() {
+    while stop
+        .run_until_cancelled(noted.queue.recv_many(&mut batch, BATCH))
+        .await
+        .is_some()
+    {
         while !send(&directory, &noted.dropped, &batch).await {
             if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
                 return;
@@ -96,8 +115,14 @@ pub(super) async fn report(directory: Arc<Directory>, mut noted: Noted, stop: Ca
 /// Whether the report arrived.
 async fn send(directory: &Directory, dropped: &AtomicU64, batch: &[Denial]) -> bool {
     let lost = dropped.swap(0, Ordering::Relaxed);
-    let report = ReportDenialsRequest { denials: batch.to_vec(), dropped: lost };
-    let arrived = matches!(timeout(REPORT, directory.client().report_denials(report)).await, Ok(Ok(_)));
+    let report = ReportDenialsRequest {
+        denials: batch.to_vec(),
+        dropped: lost,
+    };
+    let arrived = matches!(
+        timeout(REPORT, directory.client().report_denials(report)).await,
+        Ok(Ok(_))
+    );
     if !arrived {
         dropped.fetch_add(lost, Ordering::Relaxed);
     }

@@ -49,7 +49,7 @@ const MAX_RECONNECT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) enum Address {
     Unix(PathBuf),
-    Tcp(Endpoint),
+    Tcp(Box<Endpoint>),
 }
 
 /// A tenant or a workspace.
@@ -112,7 +112,9 @@ impl Address {
             bail!("{FIELD}: {text:?} is neither unix:/path nor http://host:port");
         }
         let endpoint = Endpoint::from_shared(text.to_owned()).context(FIELD)?;
-        Ok(Self::Tcp(endpoint.connect_timeout(ANSWER).tcp_nodelay(true)))
+        Ok(Self::Tcp(Box::new(
+            endpoint.connect_timeout(ANSWER).tcp_nodelay(true),
+        )))
     }
 
     /// A client that connects when it is first used.
@@ -141,7 +143,9 @@ impl Directory {
             address,
             max_staleness,
             known: cache(capacity).build_with_hasher(RandomState::new()),
-            missing: cache(MAX_MISSING).time_to_live(MISSING).build_with_hasher(RandomState::new()),
+            missing: cache(MAX_MISSING)
+                .time_to_live(MISSING)
+                .build_with_hasher(RandomState::new()),
             flights: Mutex::default(),
             live: AtomicU64::new(0),
             link: Mutex::default(),
@@ -175,17 +179,29 @@ impl Directory {
     pub(super) async fn find(self: &Arc<Self>, id: &str) -> Result<Arc<Entry>, Away> {
         let Some(key) = key(id) else {
             // What is no id names nothing; there is no need to ask.
-            return Ok(Arc::new(Entry { value: None, epoch: 0, asked_at: Instant::now() }));
+            return Ok(Arc::new(Entry {
+                value: None,
+                epoch: 0,
+                asked_at: Instant::now(),
+            }));
         };
         match self.ask(id, key).await {
             Ok(entry) => Ok(entry),
-            Err(Away) => self.known.get(id).filter(|entry| self.fresh_enough(entry)).ok_or(Away),
+            Err(Away) => self
+                .known
+                .get(id)
+                .filter(|entry| self.fresh_enough(entry))
+                .ok_or(Away),
         }
     }
 
     /// One question for all who ask the same at the same time.
     async fn ask(self: &Arc<Self>, id: &str, key: Key) -> Result<Arc<Entry>, Away> {
-        if self.link().away_until.is_some_and(|until| Instant::now() < until) {
+        if self
+            .link()
+            .away_until
+            .is_some_and(|until| Instant::now() < until)
+        {
             return Err(Away);
         }
         let flight = {
@@ -216,20 +232,30 @@ impl Directory {
                     Answer::Tenant(tenant) => Value::Tenant(tenant),
                     Answer::Workspace(workspace) => Value::Workspace(workspace),
                 });
-                let entry = Arc::new(Entry { value, epoch, asked_at });
+                let entry = Arc::new(Entry {
+                    value,
+                    epoch,
+                    asked_at,
+                });
                 self.keep(&id, &entry, answer.revision);
                 Ok(entry)
             }
             failed => {
                 let error = failed.map_or("no answer in time".into(), |status| {
-                    status.err().map(|status| status.to_string()).unwrap_or_default()
+                    status
+                        .err()
+                        .map(|status| status.to_string())
+                        .unwrap_or_default()
                 });
                 tracing::warn!(error, "the directory is away");
                 self.link().away_until = Some(Instant::now() + AWAY);
                 Err(Away)
             }
         };
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         outcome
     }
 

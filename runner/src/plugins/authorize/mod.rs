@@ -74,29 +74,47 @@ impl Authorize {
     /// # Errors
     /// What is wrong with the settings and where.
     pub fn new(settings: AuthorizeSettings) -> anyhow::Result<Self> {
-        let AuthorizeSettings { directory, families, max_staleness_seconds, cached_entries } = settings;
-        ensure!(cached_entries > 0, "plugins.authorize.cachedEntries: must be above 0");
+        let AuthorizeSettings {
+            directory,
+            families,
+            max_staleness_seconds,
+            cached_entries,
+        } = settings;
+        ensure!(
+            cached_entries > 0,
+            "plugins.authorize.cachedEntries: must be above 0"
+        );
         let max_staleness = Duration::from_secs(max_staleness_seconds);
         let directory = match directory {
-            Some(address) => {
-                Some(Arc::new(Directory::new(Address::parse(&address)?, max_staleness, cached_entries)))
-            }
+            Some(address) => Some(Arc::new(Directory::new(
+                Address::parse(&address)?,
+                max_staleness,
+                cached_entries,
+            ))),
             None => None,
         };
-        Ok(Self { families, directory, denials: Denials::default() })
+        Ok(Self {
+            families,
+            directory,
+            denials: Denials::default(),
+        })
     }
 
     /// Registers the plugin, the watch and the reports, and what readiness waits for.
     #[must_use]
     pub fn register(mut self, registry: Registry) -> Registry {
-        let Some(directory) = self.directory.clone() else { return registry.with(self) };
+        let Some(directory) = self.directory.clone() else {
+            return registry.with(self);
+        };
         let (watched, asked) = (Arc::clone(&directory), Arc::clone(&directory));
         let denied = self.denials.open();
         registry
             .with(self)
             .with_readiness("directory", move || asked.ready())
             .with_task("directory watch", move |stop| watched.watch(stop))
-            .with_task("denials", move |stop| denials::report(directory, denied, stop))
+            .with_task("denials", move |stop| {
+                denials::report(directory, denied, stop)
+            })
     }
 
     /// Judges, and fetches what that takes: a tenant and a workspace at most.
@@ -138,7 +156,10 @@ struct Denied(Option<String>);
 
 impl From<Reply> for Refusal {
     fn from(reply: Reply) -> Self {
-        Self { reply, denied: None }
+        Self {
+            reply,
+            denied: None,
+        }
     }
 }
 
@@ -155,7 +176,8 @@ impl Plugin for Authorize {
 
     fn at_once(&self, _: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
         let directory = self.directory.as_ref()?;
-        let granted = policy::judge(&self.families, directory, &Answers::default(), request).ok()?;
+        let granted =
+            policy::judge(&self.families, directory, &Answers::default(), request).ok()?;
         request.facts.plan = granted.plan;
         Some(Flow::Next)
     }

@@ -47,7 +47,10 @@ impl Answers {
 
     fn look(&self, directory: &Directory, id: &str) -> Result<Arc<Entry>, Halt> {
         let fetched = self.0.iter().find(|(known, _)| known == id);
-        match fetched.map(|(_, entry)| Arc::clone(entry)).or_else(|| directory.cached(id)) {
+        match fetched
+            .map(|(_, entry)| Arc::clone(entry))
+            .or_else(|| directory.cached(id))
+        {
             Some(entry) => Ok(entry),
             None => Err(Halt::Ask(id.to_owned())),
         }
@@ -64,7 +67,10 @@ pub(super) fn judge(
         return Err(not_found(request).into());
     };
     if !families.contains(&route.family) {
-        let message = format!("the family {} is not served by this deployment", route.family);
+        let message = format!(
+            "the family {} is not served by this deployment",
+            route.family
+        );
         return Err(Reply::refuse(Code::FamilyUnavailable, message).into());
     }
     if route.is_public() {
@@ -74,7 +80,12 @@ pub(super) fn judge(
         let message = "authorize: nobody has checked the token; put jwt before authorize";
         return Err(Reply::refuse(Code::GatewayMisconfigured, message).into());
     };
-    let asked = Asked { route, params, who, request };
+    let asked = Asked {
+        route,
+        params,
+        who,
+        request,
+    };
     asked.scope()?;
     asked.role()?;
     let named = asked.named_tenant()?;
@@ -97,7 +108,9 @@ impl Asked<'_, '_> {
         match &self.route.scope {
             Some(scope) if !self.who.scopes.contains(scope) => {
                 let message = format!("the token lacks the scope {scope}");
-                let challenge = format!(r#"Bearer error="insufficient_scope", scope="{scope}", realm="postern""#);
+                let challenge = format!(
+                    r#"Bearer error="insufficient_scope", scope="{scope}", realm="postern""#
+                );
                 let reply = Reply::refuse(Code::ScopeDenied, message);
                 Err(self.deny(reply.with_header("WWW-Authenticate", challenge), None))
             }
@@ -118,10 +131,19 @@ impl Asked<'_, '_> {
     /// The tenant in the path or, on the control plane's lists, in `?tenantId=`: a
     /// tenant's token names none but its own.
     fn named_tenant(&self) -> Result<Option<String>, Halt> {
-        let mut named: Vec<String> = self.params.get("tenantId").map(str::to_owned).into_iter().collect();
+        let mut named: Vec<String> = self
+            .params
+            .get("tenantId")
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
         if self.route.capability.is_none() && self.route.method == Method::GET {
             let args = self.request.args().filter(|(name, _)| *name == b"tenantId");
-            named.extend(args.map(|(_, value)| String::from_utf8_lossy(value.unwrap_or_default()).into_owned()));
+            named.extend(
+                args.map(|(_, value)| {
+                    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+                }),
+            );
         }
         if let Some(own) = &self.who.tenant
             && let Some(other) = named.iter().find(|id| *id != own)
@@ -140,7 +162,10 @@ impl Asked<'_, '_> {
         named: Option<&str>,
     ) -> Result<Granted, Halt> {
         if self.route.capability.is_some() {
-            let message = format!("platform tokens have no access to {}: use a token of the tenant", self.route.family);
+            let message = format!(
+                "platform tokens have no access to {}: use a token of the tenant",
+                self.route.family
+            );
             return Err(self.deny(Reply::refuse(Code::PermissionDenied, message), None));
         }
         if let (Family::Iam, Some(id)) = (self.route.family, named) {
@@ -151,7 +176,12 @@ impl Asked<'_, '_> {
         Ok(Granted::default())
     }
 
-    fn by_a_tenant(&self, directory: &Directory, answers: &Answers, id: &str) -> Result<Granted, Halt> {
+    fn by_a_tenant(
+        &self,
+        directory: &Directory,
+        answers: &Answers,
+        id: &str,
+    ) -> Result<Granted, Halt> {
         let entry = answers.look(directory, id)?;
         let tenant = entry.tenant().ok_or_else(|| self.no_tenant(id))?;
         let state = match tenant.status() {
@@ -169,18 +199,32 @@ impl Asked<'_, '_> {
         if let Some(workspace) = self.params.get("workspaceId") {
             self.workspace(directory, answers, tenant, workspace)?;
         }
-        Ok(Granted { plan: Some(tenant.plan.clone()) })
+        Ok(Granted {
+            plan: Some(tenant.plan.clone()),
+        })
     }
 
-    fn workspace(&self, directory: &Directory, answers: &Answers, tenant: &Tenant, id: &str) -> Result<(), Halt> {
+    fn workspace(
+        &self,
+        directory: &Directory,
+        answers: &Answers,
+        tenant: &Tenant,
+        id: &str,
+    ) -> Result<(), Halt> {
         let roams = self.who.workspace.as_ref().is_none_or(|only| only == id);
-        let entry = if roams { Some(answers.look(directory, id)?) } else { None };
+        let entry = if roams {
+            Some(answers.look(directory, id)?)
+        } else {
+            None
+        };
         let own = |workspace: &&Workspace| workspace.tenant_id == tenant.id;
         let Some(workspace) = entry.as_deref().and_then(Entry::workspace).filter(own) else {
             return Err(self.no_workspace(id));
         };
         // On the control plane a workspace may be in any state: that is where it changes.
-        let Some(capability) = &self.route.capability else { return Ok(()) };
+        let Some(capability) = &self.route.capability else {
+            return Ok(());
+        };
         match workspace.status() {
             Status::Active => {}
             Status::Suspended => {
@@ -202,27 +246,46 @@ impl Asked<'_, '_> {
     }
 
     fn plan_has_identity(&self, tenant: &Tenant) -> Result<(), Halt> {
-        if tenant.plan_capabilities.iter().any(|capability| capability == IDENTITY) {
+        if tenant
+            .plan_capabilities
+            .iter()
+            .any(|capability| capability == IDENTITY)
+        {
             return Ok(());
         }
-        let message = format!("the plan {} does not have the capability {IDENTITY}", tenant.plan);
-        Err(self.deny(Reply::refuse(Code::PlanCapabilityRequired, message), Some(&tenant.id)))
+        let message = format!(
+            "the plan {} does not have the capability {IDENTITY}",
+            tenant.plan
+        );
+        Err(self.deny(
+            Reply::refuse(Code::PlanCapabilityRequired, message),
+            Some(&tenant.id),
+        ))
     }
 
     fn no_tenant(&self, id: &str) -> Halt {
         let id = shown(id);
-        self.deny(Reply::refuse(Code::TenantNotFound, format!("tenant {id} not found")), Some(&id))
+        self.deny(
+            Reply::refuse(Code::TenantNotFound, format!("tenant {id} not found")),
+            Some(&id),
+        )
     }
 
     fn no_workspace(&self, id: &str) -> Halt {
         let id = shown(id);
-        self.deny(Reply::refuse(Code::WorkspaceNotFound, format!("workspace {id} not found")), Some(&id))
+        self.deny(
+            Reply::refuse(Code::WorkspaceNotFound, format!("workspace {id} not found")),
+            Some(&id),
+        )
     }
 
     fn deny(&self, reply: Reply, resource: Option<&str>) -> Halt {
         let named = || self.params.iter().next().map(|(_, value)| shown(value));
         let resource = resource.map(str::to_owned).or_else(named);
-        Halt::Refuse(Refusal { reply, denied: Some(Denied(resource)) })
+        Halt::Refuse(Refusal {
+            reply,
+            denied: Some(Denied(resource)),
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! The master keys' file, read at the start and again whenever it changes.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +36,23 @@ pub(super) struct KeyFile {
 
 impl KeyFile {
     pub(super) fn open(settings: ContextSettings) -> anyhow::Result<Self> {
-        let ContextSettings { key_file: path, reload_seconds } = settings;
-        anyhow::ensure!(reload_seconds > 0, "plugins.context.reloadSeconds: must be above 0");
+        let ContextSettings {
+            key_file: path,
+            reload_seconds,
+        } = settings;
+        anyhow::ensure!(
+            reload_seconds > 0,
+            "plugins.context.reloadSeconds: must be above 0"
+        );
         let named = || format!("plugins.context.keyFile: {}", path.display());
         let text = std::fs::read_to_string(&path).with_context(named)?;
         let keys = SealingKeys::parse(&text).with_context(named)?;
         let current = ArcSwap::from_pointee((text, keys));
-        Ok(Self { path, reload: Duration::from_secs(reload_seconds), current })
+        Ok(Self {
+            path,
+            reload: Duration::from_secs(reload_seconds),
+            current,
+        })
     }
 
     /// The keys as of the last look at the file.
@@ -52,20 +61,18 @@ impl KeyFile {
     }
 
     /// Reads the file again and again; a broken one changes nothing.
-    pub(super) fn follow(self: Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> {
-        async move {
-            let mut healthy = true;
-            while stop.run_until_cancelled(sleep(self.reload)).await.is_some() {
-                healthy = match self.read_again().await {
-                    Ok(()) => true,
-                    Err(error) => {
-                        if healthy {
-                            tracing::error!(path = %self.path.display(), %error, "the key file cannot be used; the keys read before stay");
-                        }
-                        false
+    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut healthy = true;
+        while stop.run_until_cancelled(sleep(self.reload)).await.is_some() {
+            healthy = match self.read_again().await {
+                Ok(()) => true,
+                Err(error) => {
+                    if healthy {
+                        tracing::error!(path = %self.path.display(), %error, "the key file cannot be used; the keys read before stay");
                     }
-                };
-            }
+                    false
+                }
+            };
         }
     }
 

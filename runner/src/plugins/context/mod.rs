@@ -17,8 +17,8 @@ use serde::Deserialize;
 
 use super::no_route::not_found;
 use crate::{ConfigError, Flow, Plugin, Registry, Reply, Request};
-use key_file::KeyFile;
 pub use key_file::ContextSettings;
+use key_file::KeyFile;
 
 /// Seals or projects the context.
 pub struct Context {
@@ -49,7 +49,9 @@ impl Context {
     /// # Errors
     /// When the key file cannot be read or is not one.
     pub fn new(settings: Option<ContextSettings>) -> anyhow::Result<Self> {
-        Ok(Self { keys: settings.map(KeyFile::open).transpose()?.map(Arc::new) })
+        Ok(Self {
+            keys: settings.map(KeyFile::open).transpose()?.map(Arc::new),
+        })
     }
 
     /// Registers the plugin and the task that follows its key file.
@@ -70,10 +72,14 @@ impl Context {
         };
         let sealed = match request.route() {
             Ok(Match::Found(route, params)) => {
-                let since = request.arrived().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since = request
+                    .arrived()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                 let params: Vec<_> = params.iter().collect();
-                keys.current().seal_view(route.family, &view(request, route, &params), now_ms)
+                keys.current()
+                    .seal_view(route.family, &view(request, route, &params), now_ms)
             }
             _ => return Flow::Stop(not_found(request)),
         };
@@ -82,7 +88,8 @@ impl Context {
     }
 }
 
-const NO_KEYS: &str = "the runner has no keys to seal with: set plugins.context.keyFile in its configuration";
+const NO_KEYS: &str =
+    "the runner has no keys to seal with: set plugins.context.keyFile in its configuration";
 
 impl Context {
     fn decide(&self, config: &ContextConfig, request: &mut Request<'_>) -> Flow {
@@ -109,7 +116,11 @@ impl Plugin for Context {
     }
 }
 
-fn view<'a>(request: &'a Request<'_>, route: &'a Route, params: &'a [(&'a str, &'a str)]) -> View<'a> {
+fn view<'a>(
+    request: &'a Request<'_>,
+    route: &'a Route,
+    params: &'a [(&'a str, &'a str)],
+) -> View<'a> {
     let facts = &request.facts;
     let view = View {
         route: &route.id,
@@ -123,13 +134,19 @@ fn view<'a>(request: &'a Request<'_>, route: &'a Route, params: &'a [(&'a str, &
         body_limit: route.body_limit,
         ..View::default()
     };
-    let Some(who) = &facts.identity else { return view };
+    let Some(who) = &facts.identity else {
+        return view;
+    };
     View {
         issuer: &who.issuer,
         subject: &who.subject,
         tenant: who.tenant.as_deref().unwrap_or_default(),
         workspace: who.workspace.as_deref().unwrap_or_default(),
-        plan: facts.plan.as_deref().or(who.plan.as_deref()).unwrap_or_default(),
+        plan: facts
+            .plan
+            .as_deref()
+            .or(who.plan.as_deref())
+            .unwrap_or_default(),
         roles: &who.roles,
         scopes: &who.scopes,
         token_expires_at: u64::try_from(who.expires_at).unwrap_or_default(),

@@ -28,7 +28,9 @@ pub(super) fn project(request: &mut Request<'_>) -> Flow {
     }
     remove_mixed_spellings(request);
     let identity = request.facts.identity.clone();
-    let values = identity.as_deref().map_or([const { None }; 6], |who| values(who, request));
+    let values = identity
+        .as_deref()
+        .map_or([const { None }; 6], |who| values(who, request));
     for ((name, underscored), value) in header::AUTH.into_iter().zip(UNDERSCORED).zip(values) {
         request.remove_header(underscored);
         match value {
@@ -62,7 +64,12 @@ fn remove_mixed_spellings(request: &mut Request<'_>) {
 /// In the order of [`header::AUTH`].
 fn values(who: &Identity, request: &Request<'_>) -> [Option<String>; 6] {
     // A role with a comma in it would arrive as two.
-    let roles: Vec<_> = who.roles.iter().map(String::as_str).filter(|role| !role.contains(',')).collect();
+    let roles: Vec<_> = who
+        .roles
+        .iter()
+        .map(String::as_str)
+        .filter(|role| !role.contains(','))
+        .collect();
     let plan = request.facts.plan.as_deref().or(who.plan.as_deref());
     [
         Some(who.subject.clone()),

@@ -32,11 +32,25 @@ mod tests {
 
     #[test]
     fn essences() {
-        let essence = |value: &'static str| MediaType::parse(value.as_bytes()).map(MediaType::essence);
+        let essence =
+            |value: &'static str| MediaType::parse(value.as_bytes()).map(MediaType::essence);
         assert_eq!(essence("application/json"), Some("application/json"));
-        assert_eq!(essence(" Application/JSON ; charset=\"utf-8\""), Some("Application/JSON"));
-        assert_eq!(essence("application/merge-patch+json;v=1"), Some("application/merge-patch+json"));
-        for bad in ["", "json", "/json", "application/", "a b/c", "application/json, text/csv"] {
+        assert_eq!(
+            essence(" Application/JSON ; charset=\"utf-8\""),
+            Some("Application/JSON")
+        );
+        assert_eq!(
+            essence("application/merge-patch+json;v=1"),
+            Some("application/merge-patch+json")
+        );
+        for bad in [
+            "",
+            "json",
+            "/json",
+            "application/",
+            "a b/c",
+            "application/json, text/csv",
+        ] {
             assert_eq!(essence(bad), None, "{bad:?}");
         }
         assert_eq!(MediaType::parse(b"text/\xff"), None);

@@ -34,7 +34,9 @@ pub struct HeadersSettings {
 
 impl Default for HeadersSettings {
     fn default() -> Self {
-        Self { api_versions: vec!["2024-01-01".into()] }
+        Self {
+            api_versions: vec!["2024-01-01".into()],
+        }
     }
 }
 
@@ -85,7 +87,10 @@ impl Headers {
     /// When there is none.
     pub fn new(settings: HeadersSettings) -> anyhow::Result<Self> {
         let versions = settings.api_versions;
-        anyhow::ensure!(!versions.is_empty(), "plugins.headers.apiVersions: name at least one date");
+        anyhow::ensure!(
+            !versions.is_empty(),
+            "plugins.headers.apiVersions: name at least one date"
+        );
         Ok(Self { versions })
     }
 
@@ -112,17 +117,16 @@ impl Headers {
         Ok(version)
     }
 
-    fn version<'a>(
-        &self,
-        route: &Route,
-        request: &Request<'a>,
-    ) -> Result<Option<&'a str>, Reply> {
+    fn version<'a>(&self, route: &Route, request: &Request<'a>) -> Result<Option<&'a str>, Reply> {
         let supported = || self.versions.join(", ");
         match request.header(header::API_VERSION).map(std::str::from_utf8) {
             Some(Ok(value)) if self.versions.iter().any(|v| v == value) => Ok(Some(value)),
             Some(_) => Err(Reply::refuse(
                 Code::ApiVersionUnsupported,
-                format!("X-API-Version is not supported: send one of {}", supported()),
+                format!(
+                    "X-API-Version is not supported: send one of {}",
+                    supported()
+                ),
             )),
             None if route.is_public() => Ok(None),
             None => Err(Reply::refuse(
@@ -162,7 +166,10 @@ fn few_enough(request: &Request<'_>) -> Result<(), Reply> {
     if count < header::MAX_HEADERS {
         return Ok(());
     }
-    let message = format!("{count} headers are too many: send fewer than {}", header::MAX_HEADERS);
+    let message = format!(
+        "{count} headers are too many: send fewer than {}",
+        header::MAX_HEADERS
+    );
     Err(Reply::refuse(Code::HeadersTooLarge, message))
 }
 
@@ -170,7 +177,9 @@ fn none_repeated(request: &Request<'_>) -> Result<(), Reply> {
     let mut seen = [false; SINGLE.len()];
     for (name, _) in request.headers() {
         let of_name = |single: &&str| single.as_bytes().eq_ignore_ascii_case(name);
-        let Some(at) = SINGLE.iter().position(|single| of_name(&single)) else { continue };
+        let Some(at) = SINGLE.iter().position(of_name) else {
+            continue;
+        };
         if let Some(seen) = seen.get_mut(at)
             && std::mem::replace(seen, true)
         {
@@ -180,7 +189,10 @@ fn none_repeated(request: &Request<'_>) -> Result<(), Reply> {
                 header::IDEMPOTENCY_KEY => Code::IdempotencyKeyInvalid,
                 _ => Code::HeaderRepeated,
             };
-            return Err(Reply::refuse(code, format!("{name} is there more than once: send it once")));
+            return Err(Reply::refuse(
+                code,
+                format!("{name} is there more than once: send it once"),
+            ));
         }
     }
     Ok(())
@@ -199,14 +211,21 @@ fn body(route: &Route, request: &Request<'_>) -> Result<(), Reply> {
         },
     };
     if length.is_some_and(|length| length > route.body_limit) {
-        let message = format!("the body is above this route's limit of {} bytes", route.body_limit);
+        let message = format!(
+            "the body is above this route's limit of {} bytes",
+            route.body_limit
+        );
         return Err(Reply::refuse(Code::BodyTooLarge, message));
     }
     let has_body = match length {
         Some(length) => length > 0,
         None => request.header("transfer-encoding").is_some(),
     };
-    if has_body { media_type(route, request) } else { Ok(()) }
+    if has_body {
+        media_type(route, request)
+    } else {
+        Ok(())
+    }
 }
 
 fn media_type(route: &Route, request: &Request<'_>) -> Result<(), Reply> {
@@ -226,16 +245,28 @@ fn media_type(route: &Route, request: &Request<'_>) -> Result<(), Reply> {
         Some(None) => "Content-Type is malformed",
     };
     let taken = route.media_types.join(", ");
-    Err(Reply::refuse(Code::UnsupportedMediaType, format!("{what}: send {taken}"))
-        .with_header(if *request.method() == Method::PATCH { "Accept-Patch" } else { "Accept" }, taken))
+    Err(
+        Reply::refuse(Code::UnsupportedMediaType, format!("{what}: send {taken}")).with_header(
+            if *request.method() == Method::PATCH {
+                "Accept-Patch"
+            } else {
+                "Accept"
+            },
+            taken,
+        ),
+    )
 }
 
 fn idempotency_key(config: &HeadersConfig, request: &Request<'_>) -> Result<(), Reply> {
-    match request.header(header::IDEMPOTENCY_KEY).map(IdempotencyKey::parse) {
+    match request
+        .header(header::IDEMPOTENCY_KEY)
+        .map(IdempotencyKey::parse)
+    {
         Some(Ok(_)) => Ok(()),
-        Some(Err(form)) => {
-            Err(Reply::refuse(Code::IdempotencyKeyInvalid, format!("Idempotency-Key {form}")))
-        }
+        Some(Err(form)) => Err(Reply::refuse(
+            Code::IdempotencyKeyInvalid,
+            format!("Idempotency-Key {form}"),
+        )),
         None if config.idempotency_key.required => Err(Reply::refuse(
             Code::IdempotencyKeyMissing,
             "Idempotency-Key is missing: send a new one for each new action and the same for its retries",

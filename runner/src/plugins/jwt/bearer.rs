@@ -13,7 +13,10 @@ pub(super) fn token<'a>(request: &Request<'a>) -> Result<&'a [u8], Refusal> {
         return Err(Refusal::Malformed("send one Authorization header"));
     }
     let value = value.trim_ascii();
-    let space = value.iter().position(|byte| *byte == b' ').ok_or(NOT_BEARER)?;
+    let space = value
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or(NOT_BEARER)?;
     let (scheme, token) = value.split_at_checked(space).ok_or(NOT_BEARER)?;
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(NOT_BEARER);

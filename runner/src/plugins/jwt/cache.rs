@@ -48,7 +48,8 @@ impl BuildHasher for ByTheEnd {
 
 impl Hasher for EndHasher {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes.last_chunk::<END>().map_or(bytes, |end| end));
+        self.0
+            .write(bytes.last_chunk::<END>().map_or(bytes, |end| end));
     }
 
     fn write_usize(&mut self, len: usize) {
@@ -63,7 +64,11 @@ impl Hasher for EndHasher {
 impl Tokens {
     /// Room for as many tokens.
     pub(super) fn new(capacity: u64) -> Self {
-        Self(Cache::builder().max_capacity(capacity).build_with_hasher(ByTheEnd::default()))
+        Self(
+            Cache::builder()
+                .max_capacity(capacity)
+                .build_with_hasher(ByTheEnd::default()),
+        )
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<Arc<Verified>> {
@@ -95,7 +100,10 @@ mod tests {
         tokens.insert(&token("mine"), verified());
         tokens.insert(b"short", verified());
         assert!(tokens.get(&token("mine")).is_some());
-        assert!(tokens.get(&token("another's")).is_none(), "the same signature says nothing");
+        assert!(
+            tokens.get(&token("another's")).is_none(),
+            "the same signature says nothing"
+        );
         assert!(tokens.get(b"short").is_some());
         assert!(tokens.get(b"other").is_none());
     }

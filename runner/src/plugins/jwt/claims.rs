@@ -30,7 +30,9 @@ pub(super) fn peek(token: &[u8]) -> Result<Unverified, Refusal> {
     // An algorithm that the library cannot name (`none`) ends here.
     let header = decode_header(token).map_err(|_| NO_JWT)?;
     if header.crit.is_some() {
-        return Err(Refusal::Malformed("it has critical extensions (crit), and none is known here"));
+        return Err(Refusal::Malformed(
+            "it has critical extensions (crit), and none is known here",
+        ));
     }
     let claims = dangerous::insecure_decode_claims::<Issuer>(token);
     let issuer = claims.map_err(|_| Refusal::Claim("iss".into()))?.iss;
@@ -73,7 +75,11 @@ pub(super) fn seconds(claims: &Claims, name: &str) -> Result<u64, Refusal> {
         Some(value) => match (value.as_u64(), value.as_f64()) {
             (Some(whole), _) => Ok(whole),
             // Beyond 2^53 a fraction could not be told from a whole number anyway.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the guard")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "in range by the guard"
+            )]
             (None, Some(number)) if (0.0..9.0e15).contains(&number) => Ok(number.round() as u64),
             _ => Err(Refusal::Claim(name.to_owned())),
         },
@@ -120,9 +126,11 @@ fn texts(claims: &Claims, name: &str) -> Result<Vec<String>, Refusal> {
 
 fn words(claims: &Claims, name: &str) -> Result<Vec<String>, Refusal> {
     match find(claims, name) {
-        Some(Value::String(text)) if text.chars().all(|c| !c.is_control()) => {
-            Ok(text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect())
-        }
+        Some(Value::String(text)) if text.chars().all(|c| !c.is_control()) => Ok(text
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()),
         _ => texts(claims, name),
     }
 }

@@ -49,7 +49,12 @@ pub(super) async fn keep_fetching(issuer: Arc<Issuer>, stop: CancellationToken) 
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     metrics::counter!("postern_jwks_failures_total").increment(1);
-                    tracing::warn!(issuer = issuer.name(), error, failures, "no new keys; the last good ones stay");
+                    tracing::warn!(
+                        issuer = issuer.name(),
+                        error,
+                        failures,
+                        "no new keys; the last good ones stay"
+                    );
                 }
             }
             issuer.fetch_ended();
@@ -69,9 +74,9 @@ fn pause(issuer: &Issuer, failures: u32) -> Duration {
     let refresh = issuer.fetch.refresh();
     match failures.checked_sub(1) {
         None => refresh,
-        Some(doublings) => {
-            FIRST_RETRY.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(refresh)
-        }
+        Some(doublings) => FIRST_RETRY
+            .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX))
+            .min(refresh),
     }
 }
 
@@ -80,10 +85,18 @@ async fn client(issuer: &Issuer) -> Result<Client, String> {
     let timeout = issuer.fetch.timeout();
     let build = move || {
         // Redirects would let an issuer send us anywhere.
-        let client = Client::builder().no_proxy().timeout(timeout).redirect(redirect::Policy::none());
-        client.user_agent("postern-runner").build().map_err(|error| chain(&error))
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(timeout)
+            .redirect(redirect::Policy::none());
+        client
+            .user_agent("postern-runner")
+            .build()
+            .map_err(|error| chain(&error))
     };
-    tokio::task::spawn_blocking(build).await.unwrap_or_else(|error| Err(error.to_string()))
+    tokio::task::spawn_blocking(build)
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
 }
 
 async fn fetch(client: &Client, issuer: &Issuer) -> Result<(), FetchError> {
@@ -92,7 +105,9 @@ async fn fetch(client: &Client, issuer: &Issuer) -> Result<(), FetchError> {
         None => discover(client, issuer.name()).await?,
     };
     let json = get(client, &uri).await?;
-    issuer.replace_keys(&json).map_err(|why| FetchError::Keys(uri, why))
+    issuer
+        .replace_keys(&json)
+        .map_err(|why| FetchError::Keys(uri, why))
 }
 
 /// `OpenID` Connect Discovery 1.0, 4: the document must be of the issuer it was asked of.
@@ -102,19 +117,35 @@ async fn discover(client: &Client, name: &str) -> Result<String, FetchError> {
         issuer: String,
         jwks_uri: String,
     }
-    let uri = format!("{}/.well-known/openid-configuration", name.trim_end_matches('/'));
+    let uri = format!(
+        "{}/.well-known/openid-configuration",
+        name.trim_end_matches('/')
+    );
     let json = get(client, &uri).await?;
     let found: Configuration =
         serde_json::from_slice(&json).map_err(|error| FetchError::Discovery(uri, error))?;
-    if found.issuer == name { Ok(found.jwks_uri) } else { Err(FetchError::OtherIssuer(found.issuer)) }
+    if found.issuer == name {
+        Ok(found.jwks_uri)
+    } else {
+        Err(FetchError::OtherIssuer(found.issuer))
+    }
 }
 
 async fn get(client: &Client, uri: &str) -> Result<Vec<u8>, FetchError> {
-    let answer = client.get(uri).header("accept", "application/json").send().await?;
+    let answer = client
+        .get(uri)
+        .header("accept", "application/json")
+        .send()
+        .await?;
     if answer.status() != reqwest::StatusCode::OK {
-        return Err(FetchError::Status { uri: uri.to_owned(), status: answer.status().as_u16() });
+        return Err(FetchError::Status {
+            uri: uri.to_owned(),
+            status: answer.status().as_u16(),
+        });
     }
-    read(answer).await?.ok_or_else(|| FetchError::TooLong(uri.to_owned()))
+    read(answer)
+        .await?
+        .ok_or_else(|| FetchError::TooLong(uri.to_owned()))
 }
 
 /// The body, unless it is longer than [`MAX_DOCUMENT`].

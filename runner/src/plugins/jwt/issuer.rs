@@ -33,7 +33,11 @@ pub(super) struct Issuer {
 impl Issuer {
     pub(super) fn new(settings: IssuerSettings, leeway: u64, fetch: FetchSettings) -> Self {
         Self {
-            algorithms: settings.algorithms.iter().map(|algorithm| (*algorithm).into()).collect(),
+            algorithms: settings
+                .algorithms
+                .iter()
+                .map(|algorithm| (*algorithm).into())
+                .collect(),
             settings,
             leeway,
             fetch,
@@ -73,8 +77,11 @@ impl Issuer {
     /// Takes a fetched key set into use. What was there before is dropped: a key that the
     /// issuer no longer publishes verifies nothing more.
     pub(super) fn replace_keys(&self, json: &[u8]) -> Result<(), String> {
-        let rules =
-            Rules { issuer: self.name(), algorithms: &self.algorithms, leeway: self.leeway };
+        let rules = Rules {
+            issuer: self.name(),
+            algorithms: &self.algorithms,
+            leeway: self.leeway,
+        };
         let new = KeySet::read(json, &rules)?;
         let before = self.keys();
         self.keys.store(Arc::new(new.after(&before)));
@@ -82,7 +89,12 @@ impl Issuer {
     }
 
     /// What a verified token of this issuer says.
-    pub(super) fn read(&self, position: usize, generation: u64, claims: &Claims) -> Result<Verified, Refusal> {
+    pub(super) fn read(
+        &self,
+        position: usize,
+        generation: u64,
+        claims: &Claims,
+    ) -> Result<Verified, Refusal> {
         Ok(Verified {
             identity: Arc::new(claims::identity(claims, &self.settings.claims)?),
             issuer: position,

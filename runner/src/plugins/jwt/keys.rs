@@ -57,11 +57,18 @@ impl KeySet {
         let Set { keys: mut sent } =
             serde_json::from_slice(json).map_err(|error| format!("no key set: {error}"))?;
         sent.truncate(MAX_KEYS);
-        let keys: Vec<_> = sent.iter().filter_map(|jwk| Key::read(jwk, rules)).collect();
+        let keys: Vec<_> = sent
+            .iter()
+            .filter_map(|jwk| Key::read(jwk, rules))
+            .collect();
         if keys.is_empty() {
             return Err("a key set without a key that can verify tokens".into());
         }
-        Ok(Self { keys, sent, generation: 0 })
+        Ok(Self {
+            keys,
+            sent,
+            generation: 0,
+        })
     }
 
     /// This set in the place of another: of the same generation if nothing changed.
@@ -90,7 +97,11 @@ impl KeySet {
                 _ => Err(Unfit::Refused),
             };
         };
-        let mut named = self.keys.iter().filter(|key| key.kid.as_ref() == Some(kid)).peekable();
+        let mut named = self
+            .keys
+            .iter()
+            .filter(|key| key.kid.as_ref() == Some(kid))
+            .peekable();
         match named.peek() {
             None => Err(Unfit::Unknown),
             Some(_) => named.find(fits).ok_or(Unfit::Refused),
@@ -118,7 +129,11 @@ impl KeySet {
 impl Key {
     fn read(jwk: &Value, rules: &Rules<'_>) -> Option<Self> {
         let jwk: Jwk = serde::Deserialize::deserialize(jwk).ok()?;
-        let signs = jwk.common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature);
+        let signs = jwk
+            .common
+            .public_key_use
+            .as_ref()
+            .is_none_or(|of| *of == PublicKeyUse::Signature);
         let operations = jwk.common.key_operations.as_ref();
         let verifies = operations.is_none_or(|list| list.contains(&KeyOperations::Verify));
         if !signs || !verifies {
@@ -138,7 +153,8 @@ impl Key {
         };
         let named = jwk.common.key_algorithm;
         let allowed = |algorithm: &Algorithm| {
-            rules.algorithms.contains(algorithm) && named.is_none_or(|only| only == (*algorithm).into())
+            rules.algorithms.contains(algorithm)
+                && named.is_none_or(|only| only == (*algorithm).into())
         };
         let algorithms: Vec<_> = possible.iter().copied().filter(allowed).collect();
         let mut validation = Validation::new(*algorithms.first()?);
@@ -148,8 +164,13 @@ impl Key {
         // Which audience is right is a question of the route: `Jwt::fits`.
         validation.validate_aud = false;
         validation.set_issuer(&[rules.issuer]);
-        validation.required_spec_claims = HashSet::from(["exp", "iss", "aud", "sub"].map(String::from));
-        Some(Self { decoding: DecodingKey::from_jwk(&jwk).ok()?, kid: jwk.common.key_id, validation })
+        validation.required_spec_claims =
+            HashSet::from(["exp", "iss", "aud", "sub"].map(String::from));
+        Some(Self {
+            decoding: DecodingKey::from_jwk(&jwk).ok()?,
+            kid: jwk.common.key_id,
+            validation,
+        })
     }
 }
 

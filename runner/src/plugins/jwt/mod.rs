@@ -60,9 +60,20 @@ impl Jwt {
     /// What is wrong with the settings and where.
     pub fn new(settings: JwtSettings) -> anyhow::Result<Self> {
         settings.check()?;
-        let JwtSettings { issuers, leeway_seconds: leeway, cached_tokens, fetch } = settings;
-        let issuers = issuers.into_iter().map(|issuer| Arc::new(Issuer::new(issuer, leeway, fetch)));
-        Ok(Self { issuers: issuers.collect(), tokens: Tokens::new(cached_tokens), leeway })
+        let JwtSettings {
+            issuers,
+            leeway_seconds: leeway,
+            cached_tokens,
+            fetch,
+        } = settings;
+        let issuers = issuers
+            .into_iter()
+            .map(|issuer| Arc::new(Issuer::new(issuer, leeway, fetch)));
+        Ok(Self {
+            issuers: issuers.collect(),
+            tokens: Tokens::new(cached_tokens),
+            leeway,
+        })
     }
 
     /// Registers the plugin, the tasks that fetch its keys, and what readiness waits for.
@@ -82,7 +93,12 @@ impl Jwt {
     }
 
     /// The token's identity, if it is remembered and still fits.
-    fn remembered(&self, config: &JwtConfig, token: &[u8], now: u64) -> Option<Result<Arc<Identity>, Refusal>> {
+    fn remembered(
+        &self,
+        config: &JwtConfig,
+        token: &[u8],
+        now: u64,
+    ) -> Option<Result<Arc<Identity>, Refusal>> {
         let known = self.tokens.get(token)?;
         let issuer = self.issuers.get(known.issuer)?;
         // Another key set than the one it was verified with: its key may be revoked.
@@ -93,7 +109,11 @@ impl Jwt {
     async fn verify(&self, config: &JwtConfig, token: &[u8]) -> Result<Arc<Identity>, Refusal> {
         let unverified = claims::peek(token)?;
         let named = |issuer: &Arc<Issuer>| *issuer.name() == *unverified.issuer;
-        let position = self.issuers.iter().position(named).ok_or(Refusal::UntrustedIssuer)?;
+        let position = self
+            .issuers
+            .iter()
+            .position(named)
+            .ok_or(Refusal::UntrustedIssuer)?;
         let issuer = self.issuers.get(position).ok_or(Refusal::UntrustedIssuer)?;
         let mut keys = issuer.keys();
         if matches!(keys.find(&unverified.header), Err(Unfit::Unknown)) {
@@ -125,11 +145,22 @@ impl Jwt {
         if token.not_before > now.saturating_add(self.leeway) {
             return Err(Refusal::NotYet);
         }
-        if config.issuers.as_ref().is_some_and(|only| only.iter().all(|name| *name != *issuer.name())) {
+        if config
+            .issuers
+            .as_ref()
+            .is_some_and(|only| only.iter().all(|name| *name != *issuer.name()))
+        {
             return Err(Refusal::UntrustedIssuer);
         }
-        let accepted = config.audiences.as_deref().unwrap_or_else(|| issuer.audiences());
-        if token.audiences.iter().all(|audience| !accepted.contains(audience)) {
+        let accepted = config
+            .audiences
+            .as_deref()
+            .unwrap_or_else(|| issuer.audiences());
+        if token
+            .audiences
+            .iter()
+            .all(|audience| !accepted.contains(audience))
+        {
             return Err(Refusal::Audience);
         }
         Ok(Arc::clone(&token.identity))
@@ -147,11 +178,14 @@ impl Plugin for Jwt {
         }
         let trusted = |name: &String| self.issuers.iter().any(|issuer| *issuer.name() == **name);
         if let Some(unknown) = config.issuers.iter().flatten().find(|name| !trusted(name)) {
-            let reason = format!("the runner does not trust {unknown:?}: add it under plugins.jwt.issuers");
+            let reason =
+                format!("the runner does not trust {unknown:?}: add it under plugins.jwt.issuers");
             return Err(ConfigError::new("issuers", reason));
         }
         match &config.audiences {
-            Some(none) if none.is_empty() => Err(ConfigError::new("audiences", "name at least one")),
+            Some(none) if none.is_empty() => {
+                Err(ConfigError::new("audiences", "name at least one"))
+            }
             _ => Ok(()),
         }
     }
@@ -161,7 +195,9 @@ impl Plugin for Jwt {
             return Some(Flow::Next);
         }
         let token = bearer::token(request).ok()?;
-        let identity = self.remembered(config, token, seconds_at(request.arrived()))?.ok()?;
+        let identity = self
+            .remembered(config, token, seconds_at(request.arrived()))?
+            .ok()?;
         request.facts.identity = Some(identity);
         Some(Flow::Next)
     }
@@ -195,5 +231,7 @@ fn seconds() -> u64 {
 
 /// The same at another time.
 fn seconds_at(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }

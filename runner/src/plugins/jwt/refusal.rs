@@ -35,7 +35,8 @@ impl Refusal {
         let message = self.to_string();
         let (code, error) = match self {
             Self::NoKeys => {
-                return Reply::refuse(Code::BackendUnavailable, message).with_header("Retry-After", "1");
+                return Reply::refuse(Code::BackendUnavailable, message)
+                    .with_header("Retry-After", "1");
             }
             // Our contract has an `error` here too, where the RFC would leave it out.
             Self::Missing => (Code::TokenMissing, "invalid_request"),

@@ -93,7 +93,17 @@ pub enum SignatureAlgorithm {
 impl SignatureAlgorithm {
     fn all() -> Vec<Self> {
         use SignatureAlgorithm as A;
-        vec![A::RS256, A::RS384, A::RS512, A::PS256, A::PS384, A::PS512, A::ES256, A::ES384, A::EdDSA]
+        vec![
+            A::RS256,
+            A::RS384,
+            A::RS512,
+            A::PS256,
+            A::PS384,
+            A::PS512,
+            A::ES256,
+            A::ES384,
+            A::EdDSA,
+        ]
     }
 }
 
@@ -115,13 +125,23 @@ impl From<SignatureAlgorithm> for Algorithm {
 
 impl Default for JwtSettings {
     fn default() -> Self {
-        Self { issuers: Vec::new(), leeway_seconds: 30, cached_tokens: 10_000, fetch: FetchSettings::default() }
+        Self {
+            issuers: Vec::new(),
+            leeway_seconds: 30,
+            cached_tokens: 10_000,
+            fetch: FetchSettings::default(),
+        }
     }
 }
 
 impl Default for FetchSettings {
     fn default() -> Self {
-        Self { refresh_seconds: 300, unknown_key_ms: 5_000, timeout_ms: 3_000, wait_ms: 500 }
+        Self {
+            refresh_seconds: 300,
+            unknown_key_ms: 5_000,
+            timeout_ms: 3_000,
+            wait_ms: 500,
+        }
     }
 }
 
@@ -159,25 +179,58 @@ impl Default for ClaimNames {
 
 impl JwtSettings {
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.leeway_seconds <= 300, "plugins.jwt.leewaySeconds: must be at most 300");
-        ensure!(self.cached_tokens > 0, "plugins.jwt.cachedTokens: must be above 0");
-        let FetchSettings { refresh_seconds, timeout_ms, wait_ms, .. } = self.fetch;
-        ensure!(refresh_seconds > 0, "plugins.jwt.fetch.refreshSeconds: must be above 0");
-        ensure!(timeout_ms > 0, "plugins.jwt.fetch.timeoutMs: must be above 0");
-        ensure!(wait_ms <= 5_000, "plugins.jwt.fetch.waitMs: must be at most 5000");
+        ensure!(
+            self.leeway_seconds <= 300,
+            "plugins.jwt.leewaySeconds: must be at most 300"
+        );
+        ensure!(
+            self.cached_tokens > 0,
+            "plugins.jwt.cachedTokens: must be above 0"
+        );
+        let FetchSettings {
+            refresh_seconds,
+            timeout_ms,
+            wait_ms,
+            ..
+        } = self.fetch;
+        ensure!(
+            refresh_seconds > 0,
+            "plugins.jwt.fetch.refreshSeconds: must be above 0"
+        );
+        ensure!(
+            timeout_ms > 0,
+            "plugins.jwt.fetch.timeoutMs: must be above 0"
+        );
+        ensure!(
+            wait_ms <= 5_000,
+            "plugins.jwt.fetch.waitMs: must be at most 5000"
+        );
         for (at, issuer) in self.issuers.iter().enumerate() {
             let field = format!("plugins.jwt.issuers[{at}]");
-            let twice = self.issuers.iter().skip(at + 1).any(|other| other.issuer == issuer.issuer);
+            let twice = self
+                .issuers
+                .iter()
+                .skip(at + 1)
+                .any(|other| other.issuer == issuer.issuer);
             ensure!(!twice, "{field}.issuer: {:?} stands twice", issuer.issuer);
-            ensure!(!issuer.audiences.is_empty(), "{field}.audiences: name at least one");
-            ensure!(!issuer.algorithms.is_empty(), "{field}.algorithms: name at least one");
+            ensure!(
+                !issuer.audiences.is_empty(),
+                "{field}.audiences: name at least one"
+            );
+            ensure!(
+                !issuer.algorithms.is_empty(),
+                "{field}.algorithms: name at least one"
+            );
             let (name, uri) = match &issuer.jwks_uri {
                 Some(uri) => ("jwksUri", uri),
                 None => ("issuer", &issuer.issuer),
             };
             let fetchable = reqwest::Url::parse(uri)
                 .is_ok_and(|uri| matches!(uri.scheme(), "http" | "https") && uri.has_host());
-            ensure!(fetchable, "{field}.{name}: {uri:?} is no http or https address to fetch keys from");
+            ensure!(
+                fetchable,
+                "{field}.{name}: {uri:?} is no http or https address to fetch keys from"
+            );
         }
         Ok(())
     }

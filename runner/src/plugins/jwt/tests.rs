@@ -40,30 +40,56 @@ struct Signer {
 
 impl Signer {
     fn new(kid: &'static str, algorithm: Algorithm, private: EncodingKey) -> Self {
-        let mut public = serde_json::to_value(Jwk::from_encoding_key(&private, algorithm).unwrap()).unwrap();
+        let mut public =
+            serde_json::to_value(Jwk::from_encoding_key(&private, algorithm).unwrap()).unwrap();
         public["kid"] = kid.into();
-        Self { kid, algorithm, private, public }
+        Self {
+            kid,
+            algorithm,
+            private,
+            public,
+        }
     }
 
     fn rsa(kid: &'static str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        Self::new(kid, Algorithm::RS256, EncodingKey::from_rsa_der(der.as_ref()))
+        Self::new(
+            kid,
+            Algorithm::RS256,
+            EncodingKey::from_rsa_der(der.as_ref()),
+        )
     }
 
     fn p256(kid: &'static str) -> Self {
-        let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-        Self::new(kid, Algorithm::ES256, EncodingKey::from_ec_der(der.as_ref()))
+        let der =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+                .unwrap();
+        Self::new(
+            kid,
+            Algorithm::ES256,
+            EncodingKey::from_ec_der(der.as_ref()),
+        )
     }
 
     fn p384(kid: &'static str) -> Self {
-        let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-        Self::new(kid, Algorithm::ES384, EncodingKey::from_ec_der(der.as_ref()))
+        let der =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new())
+                .unwrap();
+        Self::new(
+            kid,
+            Algorithm::ES384,
+            EncodingKey::from_ec_der(der.as_ref()),
+        )
     }
 
     fn ed25519(kid: &'static str) -> Self {
         let der = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap();
-        Self::new(kid, Algorithm::EdDSA, EncodingKey::from_ed_der(der.as_ref()))
+        Self::new(
+            kid,
+            Algorithm::EdDSA,
+            EncodingKey::from_ed_der(der.as_ref()),
+        )
     }
 
     fn sign(&self, claims: &Value) -> String {
@@ -71,7 +97,10 @@ impl Signer {
     }
 
     fn sign_as(&self, algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
-        let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+        let header = Header {
+            kid: kid.map(str::to_owned),
+            ..Header::new(algorithm)
+        };
         encode(&header, claims, &self.private).unwrap()
     }
 }
@@ -91,7 +120,11 @@ impl Issuer {
     async fn publishing(keys: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let issuer = Self { url, document: Arc::default(), fetches: Arc::default() };
+        let issuer = Self {
+            url,
+            document: Arc::default(),
+            fetches: Arc::default(),
+        };
         issuer.publish(keys);
         let (document, fetches) = (Arc::clone(&issuer.document), Arc::clone(&issuer.fetches));
         let certs = get(move || {
@@ -99,10 +132,12 @@ impl Issuer {
             let (status, body) = document.lock().unwrap().clone();
             std::future::ready((axum::http::StatusCode::from_u16(status).unwrap(), body))
         });
-        let found = json!({"issuer": issuer.url, "jwks_uri": format!("{}/certs", issuer.url)}).to_string();
-        let router = Router::new()
-            .route("/certs", certs)
-            .route("/.well-known/openid-configuration", get(move || std::future::ready(found.clone())));
+        let found =
+            json!({"issuer": issuer.url, "jwks_uri": format!("{}/certs", issuer.url)}).to_string();
+        let router = Router::new().route("/certs", certs).route(
+            "/.well-known/openid-configuration",
+            get(move || std::future::ready(found.clone())),
+        );
         tokio::spawn(async move { axum::serve(listener, router).await });
         issuer
     }
@@ -140,7 +175,11 @@ impl Plugin for Show {
     type Config = ShowConfig;
 
     async fn on_request(&self, _: &ShowConfig, request: &mut Request<'_>) -> Flow {
-        let shown = request.facts.identity.as_ref().map(|who| format!("{who:?}"));
+        let shown = request
+            .facts
+            .identity
+            .as_ref()
+            .map(|who| format!("{who:?}"));
         if let Some(shown) = shown {
             request.set_header("x-identity", shown);
         }
@@ -163,7 +202,7 @@ impl Drop for Runner {
 fn runner(issuers: &[Value], fetch: Value) -> Runner {
     let settings = json!({"issuers": issuers, "fetch": fetch});
     let jwt = Jwt::new(serde_json::from_value(settings).unwrap()).unwrap();
-    let mut registry = jwt.register(Registry::new()).with(Show);
+    let registry = jwt.register(Registry::new()).with(Show);
     let stop = CancellationToken::new();
     registry.start_tasks(&stop);
     Runner { registry, stop }
@@ -175,7 +214,9 @@ impl Runner {
     }
 
     fn chain(&self, config: &str) -> Chain {
-        self.registry.chain([("jwt", config), ("show", "{}")]).unwrap()
+        self.registry
+            .chain([("jwt", config), ("show", "{}")])
+            .unwrap()
     }
 
     async fn judge(&self, token: &str) -> Outcome {
@@ -185,7 +226,10 @@ impl Runner {
 
 async fn judge(chain: &Chain, token: &str) -> Outcome {
     let request = testkit::request("GET", "/v1/platform/info");
-    request.header("Authorization", format!("Bearer {token}")).judge(chain).await
+    request
+        .header("Authorization", format!("Bearer {token}"))
+        .judge(chain)
+        .await
 }
 
 fn edit(mut claims: Value, name: &str, value: Value) -> Value {
@@ -224,20 +268,32 @@ async fn a_token_names_its_caller() {
 
 #[tokio::test]
 async fn every_kind_of_key_verifies_what_it_may() {
-    let (p256, p384, ed) = (Signer::p256("p256"), Signer::p384("p384"), Signer::ed25519("ed"));
+    let (p256, p384, ed) = (
+        Signer::p256("p256"),
+        Signer::p384("p384"),
+        Signer::ed25519("ed"),
+    );
     let mut any = Signer::rsa("any");
     any.public.as_object_mut().unwrap().remove("alg");
     let issuer = Issuer::publishing(&[&RSA, &any, &p256, &p384, &ed]).await;
     let runner = Runner::trusting(&issuer);
     for signer in [&*RSA, &any, &p256, &p384, &ed] {
-        assert!(runner.judge(&signer.sign(&issuer.claims())).await.goes_on(), "{}", signer.kid);
+        assert!(
+            runner.judge(&signer.sign(&issuer.claims())).await.goes_on(),
+            "{}",
+            signer.kid
+        );
     }
     use Algorithm as A;
     for algorithm in [A::RS384, A::RS512, A::PS256, A::PS384, A::PS512] {
         let sign = |signer: &Signer| signer.sign_as(algorithm, Some(signer.kid), &issuer.claims());
         assert!(runner.judge(&sign(&any)).await.goes_on(), "{algorithm:?}");
         let refused = runner.judge(&sign(&RSA)).await;
-        assert_eq!(refused.code(), Some(Code::TokenInvalid), "published for RS256 only: {algorithm:?}");
+        assert_eq!(
+            refused.code(),
+            Some(Code::TokenInvalid),
+            "published for RS256 only: {algorithm:?}"
+        );
     }
 }
 
@@ -248,22 +304,49 @@ async fn what_is_no_bearer_token() {
     let chain = runner.chain("{}");
     let request = || testkit::request("GET", "/v1/platform/info");
     let missing = request().judge(&chain).await;
-    assert_eq!((missing.status(), missing.code()), (Some(401), Some(Code::TokenMissing)));
-    assert!(missing.header("www-authenticate").unwrap().starts_with("Bearer error="));
+    assert_eq!(
+        (missing.status(), missing.code()),
+        (Some(401), Some(Code::TokenMissing))
+    );
+    assert!(
+        missing
+            .header("www-authenticate")
+            .unwrap()
+            .starts_with("Bearer error=")
+    );
 
     let good = RSA.sign(&issuer.claims());
-    for value in ["Basic dTpw", "Bearer", "Bearer ", &good, "Bearer a.b", "Bearer a.b.c", "Bearer \u{e4}"] {
+    for value in [
+        "Basic dTpw",
+        "Bearer",
+        "Bearer ",
+        &good,
+        "Bearer a.b",
+        "Bearer a.b.c",
+        "Bearer \u{e4}",
+    ] {
         let refused = request().header("Authorization", value).judge(&chain).await;
         assert_eq!(refused.code(), Some(Code::TokenInvalid), "{value}");
-        assert!(refused.header("www-authenticate").unwrap().contains(r#"error="invalid_token""#));
+        assert!(
+            refused
+                .header("www-authenticate")
+                .unwrap()
+                .contains(r#"error="invalid_token""#)
+        );
     }
     let twice = request().header("Authorization", format!("Bearer {good}"));
-    let twice = twice.header("authorization", format!("Bearer {good}")).judge(&chain).await;
+    let twice = twice
+        .header("authorization", format!("Bearer {good}"))
+        .judge(&chain)
+        .await;
     assert_eq!(twice.code(), Some(Code::TokenInvalid));
     let long = format!("Bearer {}", "x".repeat(9_000));
     let long = request().header("Authorization", long).judge(&chain).await;
     assert!(long.message().unwrap().contains("8 KiB"));
-    let lower = request().header("Authorization", format!("bearer  {good} ")).judge(&chain).await;
+    let lower = request()
+        .header("Authorization", format!("bearer  {good} "))
+        .judge(&chain)
+        .await;
     assert!(lower.goes_on(), "{lower}");
 }
 
@@ -273,7 +356,10 @@ async fn public_routes_ask_for_nothing_and_read_nothing() {
     let runner = Runner::trusting(&issuer);
     let request = testkit::request("GET", "/health");
     assert!(request.judge(&runner.chain("{}")).await.goes_on());
-    let rubbish = request.header("Authorization", "Bearer rubbish").judge(&runner.chain("{}")).await;
+    let rubbish = request
+        .header("Authorization", "Bearer rubbish")
+        .judge(&runner.chain("{}"))
+        .await;
     assert!(rubbish.goes_on() && rubbish.upstream_header("x-identity").is_none());
 }
 
@@ -291,25 +377,44 @@ async fn claims_that_do_not_hold() {
         (without(good.clone(), "exp"), Code::TokenInvalid),
         (with("nbf", json!(now + 60)), Code::TokenInvalid),
         (with("nbf", json!("later")), Code::TokenInvalid),
-        (with("iss", json!("https://elsewhere.example")), Code::TokenInvalid),
+        (
+            with("iss", json!("https://elsewhere.example")),
+            Code::TokenInvalid,
+        ),
         (with("iss", json!([issuer.url])), Code::TokenInvalid),
-        (with("iss", json!(format!("{}/", issuer.url))), Code::TokenInvalid),
+        (
+            with("iss", json!(format!("{}/", issuer.url))),
+            Code::TokenInvalid,
+        ),
         (with("aud", json!("another")), Code::TokenInvalid),
         (with("aud", json!([])), Code::TokenInvalid),
         (with("aud", json!({"api": 1})), Code::TokenInvalid),
         (without(good.clone(), "aud"), Code::TokenInvalid),
         (without(good.clone(), "sub"), Code::TokenInvalid),
         (with("sub", json!("")), Code::TokenInvalid),
-        (with("sub", json!("a\r\nX-Auth-Roles: superadmin")), Code::TokenInvalid),
+        (
+            with("sub", json!("a\r\nX-Auth-Roles: superadmin")),
+            Code::TokenInvalid,
+        ),
         // An empty tenant must not make a platform token of it, nor a list.
         (with("tenant_id", json!("")), Code::TokenInvalid),
         (with("tenant_id", json!(["tnt_1"])), Code::TokenInvalid),
         (with("workspace_id", json!("wks_1")), Code::TokenInvalid),
-        (with("realm_access", json!({"roles": "superadmin"})), Code::TokenInvalid),
-        (with("realm_access", json!({"roles": [1]})), Code::TokenInvalid),
+        (
+            with("realm_access", json!({"roles": "superadmin"})),
+            Code::TokenInvalid,
+        ),
+        (
+            with("realm_access", json!({"roles": [1]})),
+            Code::TokenInvalid,
+        ),
     ] {
         let outcome = runner.judge(&RSA.sign(&claims)).await;
-        assert_eq!((outcome.status(), outcome.code()), (Some(401), Some(expected)), "{claims}");
+        assert_eq!(
+            (outcome.status(), outcome.code()),
+            (Some(401), Some(expected)),
+            "{claims}"
+        );
     }
     for claims in [
         with("exp", json!(now - 25)),
@@ -332,21 +437,55 @@ async fn signatures_that_do_not_hold() {
     let (header, body) = signed.split_once('.').unwrap();
     let none = encode(&Header::default(), &claims, &EncodingKey::from_secret(b"x")).unwrap();
     for (what, token) in [
-        ("signed by another under its name", OTHER.sign_as(Algorithm::RS256, Some("rsa"), &claims)),
-        ("signed by another without a name", OTHER.sign_as(Algorithm::RS256, None, &claims)),
+        (
+            "signed by another under its name",
+            OTHER.sign_as(Algorithm::RS256, Some("rsa"), &claims),
+        ),
+        (
+            "signed by another without a name",
+            OTHER.sign_as(Algorithm::RS256, None, &claims),
+        ),
         ("a name nobody has", OTHER.sign(&claims)),
         ("symmetric", none),
         ("no signature", format!("{signed}.")),
-        ("others' claims", format!("{header}.{}.{}", &OTHER.sign(&edit(claims.clone(), "sub", json!("root"))).split('.').nth(1).unwrap(), good.rsplit_once('.').unwrap().1)),
+        (
+            "others' claims",
+            format!(
+                "{header}.{}.{}",
+                &OTHER
+                    .sign(&edit(claims.clone(), "sub", json!("root")))
+                    .split('.')
+                    .nth(1)
+                    .unwrap(),
+                good.rsplit_once('.').unwrap().1
+            ),
+        ),
         ("four parts", format!("{good}.x")),
         ("alg none", format!("eyJhbGciOiJub25lIn0.{body}.")),
     ] {
-        assert_eq!(runner.judge(&token).await.code(), Some(Code::TokenInvalid), "{what}");
+        assert_eq!(
+            runner.judge(&token).await.code(),
+            Some(Code::TokenInvalid),
+            "{what}"
+        );
     }
-    assert!(runner.judge(&RSA.sign_as(Algorithm::RS256, None, &claims)).await.goes_on(), "one key needs no name");
-    let critical = Header { crit: Some(vec!["b64".into()]), kid: Some("rsa".into()), ..Header::new(Algorithm::RS256) };
+    assert!(
+        runner
+            .judge(&RSA.sign_as(Algorithm::RS256, None, &claims))
+            .await
+            .goes_on(),
+        "one key needs no name"
+    );
+    let critical = Header {
+        crit: Some(vec!["b64".into()]),
+        kid: Some("rsa".into()),
+        ..Header::new(Algorithm::RS256)
+    };
     let critical = encode(&critical, &claims, &RSA.private).unwrap();
-    assert_eq!(runner.judge(&critical).await.code(), Some(Code::TokenInvalid));
+    assert_eq!(
+        runner.judge(&critical).await.code(),
+        Some(Code::TokenInvalid)
+    );
 }
 
 #[tokio::test]
@@ -365,42 +504,73 @@ async fn keys_for_other_uses_are_passed_over() {
     let runner = Runner::trusting(&issuer);
     assert!(runner.judge(&RSA.sign(&issuer.claims())).await.goes_on());
     for signer in [&encryption, &wrapping] {
-        assert_eq!(runner.judge(&signer.sign(&issuer.claims())).await.code(), Some(Code::TokenInvalid));
+        assert_eq!(
+            runner.judge(&signer.sign(&issuer.claims())).await.code(),
+            Some(Code::TokenInvalid)
+        );
     }
-    let header = Header { kid: Some("oct".into()), ..Header::new(Algorithm::HS256) };
-    let symmetric = encode(&header, &issuer.claims(), &EncodingKey::from_secret(b"secret")).unwrap();
-    assert_eq!(runner.judge(&symmetric).await.code(), Some(Code::TokenInvalid));
+    let header = Header {
+        kid: Some("oct".into()),
+        ..Header::new(Algorithm::HS256)
+    };
+    let symmetric = encode(
+        &header,
+        &issuer.claims(),
+        &EncodingKey::from_secret(b"secret"),
+    )
+    .unwrap();
+    assert_eq!(
+        runner.judge(&symmetric).await.code(),
+        Some(Code::TokenInvalid)
+    );
 }
 
 #[tokio::test]
 async fn issuers_never_vouch_for_each_other() {
-    let (one, two) = (Issuer::publishing(&[&RSA]).await, Issuer::publishing(&[&OTHER]).await);
+    let (one, two) = (
+        Issuer::publishing(&[&RSA]).await,
+        Issuer::publishing(&[&OTHER]).await,
+    );
     let runner = runner(&[one.settings(), two.settings()], json!({}));
     assert!(runner.judge(&RSA.sign(&one.claims())).await.goes_on());
     assert!(runner.judge(&OTHER.sign(&two.claims())).await.goes_on());
-    let crossed = runner.judge(&OTHER.sign_as(Algorithm::RS256, Some("rsa"), &one.claims())).await;
+    let crossed = runner
+        .judge(&OTHER.sign_as(Algorithm::RS256, Some("rsa"), &one.claims()))
+        .await;
     assert_eq!(crossed.code(), Some(Code::TokenInvalid));
     let crossed = runner.judge(&OTHER.sign(&one.claims())).await;
     assert_eq!(crossed.code(), Some(Code::TokenInvalid));
 
     let only_one = runner.chain(&json!({"issuers": [one.url]}).to_string());
     assert!(judge(&only_one, &RSA.sign(&one.claims())).await.goes_on());
-    assert_eq!(judge(&only_one, &OTHER.sign(&two.claims())).await.code(), Some(Code::TokenInvalid));
+    assert_eq!(
+        judge(&only_one, &OTHER.sign(&two.claims())).await.code(),
+        Some(Code::TokenInvalid)
+    );
 }
 
 #[tokio::test]
 async fn a_route_may_ask_for_another_audience() {
     let issuer = Issuer::publishing(&[&RSA]).await;
     let runner = Runner::trusting(&issuer);
-    let (usual, special) = (runner.chain("{}"), runner.chain(r#"{"audiences": ["special"]}"#));
+    let (usual, special) = (
+        runner.chain("{}"),
+        runner.chain(r#"{"audiences": ["special"]}"#),
+    );
     let token = RSA.sign(&issuer.claims());
     let for_special = RSA.sign(&edit(issuer.claims(), "aud", json!("special")));
     // Twice: the second time both tokens are remembered.
     for _ in 0..2 {
         assert!(judge(&usual, &token).await.goes_on());
-        assert_eq!(judge(&special, &token).await.code(), Some(Code::TokenInvalid));
+        assert_eq!(
+            judge(&special, &token).await.code(),
+            Some(Code::TokenInvalid)
+        );
         assert!(judge(&special, &for_special).await.goes_on());
-        assert_eq!(judge(&usual, &for_special).await.code(), Some(Code::TokenInvalid));
+        assert_eq!(
+            judge(&usual, &for_special).await.code(),
+            Some(Code::TokenInvalid)
+        );
     }
 }
 
@@ -442,7 +612,11 @@ async fn a_key_that_is_withdrawn_verifies_nothing_more() {
     // Any unknown name has the set fetched anew.
     let unknown = OTHER.sign_as(Algorithm::RS256, Some("unknown"), &issuer.claims());
     assert!(!runner.judge(&unknown).await.goes_on());
-    assert_eq!(runner.judge(&token).await.code(), Some(Code::TokenInvalid), "remembered, and yet");
+    assert_eq!(
+        runner.judge(&token).await.code(),
+        Some(Code::TokenInvalid),
+        "remembered, and yet"
+    );
 }
 
 #[tokio::test]
@@ -468,7 +642,10 @@ async fn many_who_ask_at_once_share_one_fetch() {
     let chain = Arc::new(runner.chain("{}"));
     let mut asking = JoinSet::new();
     for n in 0..20 {
-        let (chain, token) = (Arc::clone(&chain), OTHER.sign(&edit(issuer.claims(), "jti", json!(n))));
+        let (chain, token) = (
+            Arc::clone(&chain),
+            OTHER.sign(&edit(issuer.claims(), "jti", json!(n))),
+        );
         asking.spawn(async move { judge(&chain, &token).await });
     }
     assert!(asking.join_all().await.iter().all(Outcome::goes_on));
@@ -483,7 +660,10 @@ async fn without_any_key_the_answer_is_retry_and_soon() {
     let token = RSA.sign(&issuer.claims());
     let started = std::time::Instant::now();
     let refused = runner.judge(&token).await;
-    assert_eq!((refused.status(), refused.code()), (Some(503), Some(Code::BackendUnavailable)));
+    assert_eq!(
+        (refused.status(), refused.code()),
+        (Some(503), Some(Code::BackendUnavailable))
+    );
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert!(started.elapsed() < Duration::from_secs(2));
     assert_eq!(runner.registry.unready().len(), 1);
@@ -493,43 +673,71 @@ async fn without_any_key_the_answer_is_retry_and_soon() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert!(well.await.is_ok(), "it is tried again without anybody asking");
+    assert!(
+        well.await.is_ok(),
+        "it is tried again without anybody asking"
+    );
     assert!(runner.registry.unready().is_empty());
 }
 
 #[tokio::test]
 async fn the_last_good_keys_stay() {
     let issuer = Issuer::publishing(&[&RSA]).await;
-    let runner = runner(&[issuer.settings()], json!({"unknownKeyMs": 0, "waitMs": 2000}));
+    let runner = runner(
+        &[issuer.settings()],
+        json!({"unknownKeyMs": 0, "waitMs": 2000}),
+    );
     assert!(runner.judge(&RSA.sign(&issuer.claims())).await.goes_on());
-    let endless = format!("{{\"keys\": [], \"padding\": \"{}\"}}", "x".repeat(300 << 10));
-    for (status, body) in [(500, "{}"), (200, "<html>"), (200, r#"{"keys": []}"#), (200, &endless)] {
+    let endless = format!(
+        "{{\"keys\": [], \"padding\": \"{}\"}}",
+        "x".repeat(300 << 10)
+    );
+    for (status, body) in [
+        (500, "{}"),
+        (200, "<html>"),
+        (200, r#"{"keys": []}"#),
+        (200, &endless),
+    ] {
         issuer.answer(status, body);
         let before = issuer.fetches();
-        assert_eq!(runner.judge(&OTHER.sign(&issuer.claims())).await.code(), Some(Code::TokenInvalid));
+        assert_eq!(
+            runner.judge(&OTHER.sign(&issuer.claims())).await.code(),
+            Some(Code::TokenInvalid)
+        );
         assert!(issuer.fetches() > before, "it was fetched");
         let fresh = RSA.sign(&edit(issuer.claims(), "jti", json!(before)));
-        assert!(runner.judge(&fresh).await.goes_on(), "after {status} {}", body.len());
+        assert!(
+            runner.judge(&fresh).await.goes_on(),
+            "after {status} {}",
+            body.len()
+        );
     }
 }
 
 #[tokio::test]
 async fn keys_are_discovered_and_only_the_issuers_own() {
     let issuer = Issuer::publishing(&[&RSA]).await;
-    let found = runner(&[json!({"issuer": issuer.url, "audiences": ["api"]})], json!({}));
+    let found = runner(
+        &[json!({"issuer": issuer.url, "audiences": ["api"]})],
+        json!({}),
+    );
     assert!(found.judge(&RSA.sign(&issuer.claims())).await.goes_on());
     // The document is of `url`, the settings say `url/`.
     let slash = format!("{}/", issuer.url);
     let other = runner(&[json!({"issuer": slash, "audiences": ["api"]})], json!({}));
     let token = RSA.sign(&edit(issuer.claims(), "iss", json!(slash)));
-    assert_eq!(other.judge(&token).await.code(), Some(Code::BackendUnavailable));
+    assert_eq!(
+        other.judge(&token).await.code(),
+        Some(Code::BackendUnavailable)
+    );
 }
 
 #[tokio::test]
 async fn claim_names_and_algorithms_are_settings() {
     let issuer = Issuer::publishing(&[&RSA]).await;
     let mut settings = issuer.settings();
-    settings["claims"] = json!({"tenant": "https://x.example/tenant", "roles": "groups", "scopes": "scp"});
+    settings["claims"] =
+        json!({"tenant": "https://x.example/tenant", "roles": "groups", "scopes": "scp"});
     settings["algorithms"] = json!(["RS256"]);
     let runner = runner(&[settings.clone()], json!({}));
     let mut claims = issuer.claims();
@@ -538,28 +746,52 @@ async fn claim_names_and_algorithms_are_settings() {
     claims["scp"] = json!(["a", "b"]);
     let outcome = runner.judge(&RSA.sign(&claims)).await;
     let shown = outcome.upstream_header("x-identity").unwrap();
-    assert!(shown.contains(r#"tenant: Some("tnt_9")"#) && shown.contains(r#"scopes: ["a", "b"]"#), "{shown}");
+    assert!(
+        shown.contains(r#"tenant: Some("tnt_9")"#) && shown.contains(r#"scopes: ["a", "b"]"#),
+        "{shown}"
+    );
 
     settings["algorithms"] = json!(["ES256"]);
     let no_rsa = self::runner(&[settings], json!({}));
-    assert_eq!(no_rsa.judge(&RSA.sign(&claims)).await.code(), Some(Code::BackendUnavailable), "no usable key");
+    assert_eq!(
+        no_rsa.judge(&RSA.sign(&claims)).await.code(),
+        Some(Code::BackendUnavailable),
+        "no usable key"
+    );
 }
 
 #[test]
 fn settings_that_cannot_be_are_named() {
     let issuer = |edit: Value| {
         let mut issuer = json!({"issuer": "https://a.example", "audiences": ["api"]});
-        issuer.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+        issuer
+            .as_object_mut()
+            .unwrap()
+            .extend(edit.as_object().unwrap().clone());
         issuer
     };
     for (settings, field) in [
-        (json!({"issuers": [issuer(json!({})), issuer(json!({}))]}), "issuers[0].issuer"),
-        (json!({"issuers": [issuer(json!({"audiences": []}))]}), "issuers[0].audiences"),
-        (json!({"issuers": [issuer(json!({"issuer": "a.example"}))]}), "issuers[0].issuer"),
-        (json!({"issuers": [issuer(json!({"jwksUri": "file:///etc/passwd"}))]}), "issuers[0].jwksUri"),
+        (
+            json!({"issuers": [issuer(json!({})), issuer(json!({}))]}),
+            "issuers[0].issuer",
+        ),
+        (
+            json!({"issuers": [issuer(json!({"audiences": []}))]}),
+            "issuers[0].audiences",
+        ),
+        (
+            json!({"issuers": [issuer(json!({"issuer": "a.example"}))]}),
+            "issuers[0].issuer",
+        ),
+        (
+            json!({"issuers": [issuer(json!({"jwksUri": "file:///etc/passwd"}))]}),
+            "issuers[0].jwksUri",
+        ),
         (json!({"leewaySeconds": 9000}), "leewaySeconds"),
     ] {
-        let error = Jwt::new(serde_json::from_value(settings).unwrap()).err().unwrap();
+        let error = Jwt::new(serde_json::from_value(settings).unwrap())
+            .err()
+            .unwrap();
         assert!(error.to_string().contains(field), "{error}");
     }
     for symmetric in ["HS256", "none"] {

@@ -31,7 +31,11 @@ pub(crate) struct Bucket {
 ///
 /// A cost above a bucket's capacity takes the whole bucket, otherwise it could never pass.
 pub(crate) fn decide(buckets: &mut [Bucket], now: u64, cost: u32) -> Result<(), u64> {
-    let wait = buckets.iter().map(|bucket| bucket.wait(now, cost)).max().unwrap_or(0);
+    let wait = buckets
+        .iter()
+        .map(|bucket| bucket.wait(now, cost))
+        .max()
+        .unwrap_or(0);
     if wait > 0 {
         return Err(wait);
     }
@@ -71,7 +75,11 @@ impl Bucket {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure is a failed test")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failure is a failed test"
+)]
 mod tests {
     use proptest::prelude::*;
 
@@ -81,7 +89,10 @@ mod tests {
     const START: u64 = 1_700_000_000 * SECOND;
 
     fn full(rate: u32, burst: u32) -> Bucket {
-        Bucket { limit: Limit { rate, burst }, full_at: 0 }
+        Bucket {
+            limit: Limit { rate, burst },
+            full_at: 0,
+        }
     }
 
     #[test]
@@ -102,7 +113,11 @@ mod tests {
         let mut buckets = [full(240, 60), full(60, 1)];
         assert_eq!(decide(&mut buckets, START, 1), Ok(()));
         let before = buckets;
-        assert_eq!(decide(&mut buckets, START, 1), Err(SECOND), "the second is empty");
+        assert_eq!(
+            decide(&mut buckets, START, 1),
+            Err(SECOND),
+            "the second is empty"
+        );
         assert_eq!(buckets, before, "and the first lost nothing");
     }
 
@@ -111,7 +126,11 @@ mod tests {
         let mut bucket = [full(60, 10)];
         decide(&mut bucket, START, 10).unwrap();
         let earlier = START - 3600 * SECOND;
-        assert_eq!(decide(&mut bucket, earlier, 1), Err(SECOND), "as if just emptied");
+        assert_eq!(
+            decide(&mut bucket, earlier, 1),
+            Err(SECOND),
+            "as if just emptied"
+        );
     }
 
     #[test]

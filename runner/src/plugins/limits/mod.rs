@@ -19,7 +19,9 @@ use gcra::Bucket;
 /// The wall clock, because `X-RateLimit-Reset` is a time of day; a clock that is set
 /// back costs a client nothing (see [`gcra::Bucket`]).
 pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -97,6 +99,9 @@ mod tests {
 
     #[test]
     fn seconds_are_rounded_up() {
-        assert_eq!([0, 1, 1_000_000_000, 1_000_000_001].map(seconds_up), [0, 1, 1, 2]);
+        assert_eq!(
+            [0, 1, 1_000_000_000, 1_000_000_001].map(seconds_up),
+            [0, 1, 1, 2]
+        );
     }
 }

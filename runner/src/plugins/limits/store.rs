@@ -34,7 +34,10 @@ impl Buckets {
     /// A table for about as many buckets.
     pub(crate) fn new(capacity: usize) -> Self {
         let sets = vec![[[0; 3]; WAYS]; capacity.div_ceil(WAYS).max(1)];
-        Self { seeds: [RandomState::new(), RandomState::new()], sets: Mutex::new(sets) }
+        Self {
+            seeds: [RandomState::new(), RandomState::new()],
+            sets: Mutex::new(sets),
+        }
     }
 
     /// The key of these pieces; no two lists of pieces give the same.
@@ -60,8 +63,13 @@ impl Buckets {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sets.len();
         let mut buckets = limits.map(|(key, limit)| {
-            let slot = sets.get(key.set(count)).and_then(|set| set.iter().find(|slot| key.owns(slot)));
-            Bucket { limit, full_at: slot.map_or(0, |[_, _, full_at]| *full_at) }
+            let slot = sets
+                .get(key.set(count))
+                .and_then(|set| set.iter().find(|slot| key.owns(slot)));
+            Bucket {
+                limit,
+                full_at: slot.map_or(0, |[_, _, full_at]| *full_at),
+            }
         });
         let decision = decide(&mut buckets, now, cost);
         if decision.is_ok() {
@@ -108,7 +116,10 @@ mod tests {
     #[test]
     fn everybody_has_a_bucket() {
         let buckets = Buckets::new(64);
-        assert_eq!(["a", "a", "a", "b"].map(|who| take(&buckets, who)), [true, true, false, true]);
+        assert_eq!(
+            ["a", "a", "a", "b"].map(|who| take(&buckets, who)),
+            [true, true, false, true]
+        );
     }
 
     #[test]
@@ -124,7 +135,10 @@ mod tests {
     fn two_limits_share_one_decision() {
         let buckets = Buckets::new(64);
         let tight = Limit { rate: 60, burst: 1 };
-        let both = [(buckets.key("wide", LIMIT, &[]), LIMIT), (buckets.key("tight", tight, &[]), tight)];
+        let both = [
+            (buckets.key("wide", LIMIT, &[]), LIMIT),
+            (buckets.key("tight", tight, &[]), tight),
+        ];
         assert!(buckets.decide(both, NOW, 1).1.is_ok());
         let (after, refused) = buckets.decide(both, NOW, 1);
         assert_eq!(refused, Err(1_000_000_000));
@@ -139,7 +153,13 @@ mod tests {
             assert!(take(&buckets, &who.to_string()) && take(&buckets, &who.to_string()));
         }
         assert!(take(&buckets, "one more"));
-        assert!(take(&buckets, "nearly full") && take(&buckets, "nearly full"), "it starts anew");
-        assert!(!take(&buckets, "1") || !take(&buckets, "2"), "who had less left was kept");
+        assert!(
+            take(&buckets, "nearly full") && take(&buckets, "nearly full"),
+            "it starts anew"
+        );
+        assert!(
+            !take(&buckets, "1") || !take(&buckets, "2"),
+            "who had less left was kept"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! `ext-plugin-pre-req` and `ext-plugin-post-req`: the call to the runner, with
 //! what it asks for in between, and `allow_degradation`. The third,
-//! `ext-plugin-post-resp`, shares [`ExtPlugin::communicate`].
+//! `ext-plugin-post-resp`, shares that call.
 
 use std::ops::ControlFlow;
 

@@ -81,6 +81,7 @@ fn clippy(root: &Path) -> Result<Findings> {
     let arguments = [
         "clippy",
         "--quiet",
+        "--keep-going",
         "--workspace",
         "--all-targets",
         "--locked",
@@ -92,7 +93,14 @@ fn clippy(root: &Path) -> Result<Findings> {
 }
 
 fn rustdoc(root: &Path) -> Result<Findings> {
-    let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--locked"];
+    let arguments = [
+        "doc",
+        "--quiet",
+        "--keep-going",
+        "--workspace",
+        "--no-deps",
+        "--locked",
+    ];
     cargo(root, &arguments, &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
