@@ -142,6 +142,10 @@ impl<P: Plugin> Bind for Arc<P> {
         } else {
             config
         };
+        // A list would be read as the settings in their order, without their names.
+        if config.trim_start().starts_with('[') {
+            return Err(ConfigError::new("", "must be an object"));
+        }
         let mut json = serde_json::Deserializer::from_str(config);
         let config: P::Config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             ConfigError::new(

@@ -17,6 +17,8 @@ use aws_lc_rs::signature::{
 };
 use axum::Router;
 use axum::routing::get;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use postern_contract::Code;
@@ -54,11 +56,13 @@ impl Signer {
     fn rsa(kid: &'static str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        Self::new(
-            kid,
-            Algorithm::RS256,
-            EncodingKey::from_rsa_der(der.as_ref()),
-        )
+        // As PEM, which tells PKCS#8 from PKCS#1; DER would have to be the latter.
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            BASE64_STANDARD.encode(der.as_ref())
+        );
+        let private = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+        Self::new(kid, Algorithm::RS256, private)
     }
 
     fn p256(kid: &'static str) -> Self {
