@@ -5,7 +5,7 @@
 //!
 //! | module | one place for |
 //! |---|---|
-//! | [`routes`] | the routes table (`routes.toml`) and how a path is matched |
+//! | [`mod@routes`] | the routes table (`routes.toml`) and how a path is matched |
 //! | [`code`] | the closed list of error codes with status, mend and whether the outcome is kept |
 //! | [`envelope`] | the error body |
 //! | [`id`] | tenant, workspace and audit ids |

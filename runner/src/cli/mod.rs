@@ -12,21 +12,30 @@ use clap::{Parser, Subcommand};
 use crate::config::RunnerConfig;
 use crate::registry::{Compose, Registry};
 
-/// Judges API requests for Apache APISIX, as its external-plugin runner.
-///
-/// APISIX starts it itself; in its config.yaml:
-///
-///     ext-plugin:
-///       cmd: [postern-runner, --config, /etc/postern/runner.yaml]
-///
-/// APISIX then passes APISIX_LISTEN_ADDRESS and routes say which plugins judge them:
-///
-///     plugins:
-///       ext-plugin-pre-req:
-///         conf:
-///           - {name: correlation-id, value: '{}'}
+const ABOUT: &str = "\
+Judges API requests for Apache APISIX, as its external-plugin runner.
+
+APISIX starts it itself; in its config.yaml:
+
+    ext-plugin:
+      cmd: [postern-runner, --config, /etc/postern/runner.yaml]
+
+APISIX then passes APISIX_LISTEN_ADDRESS and routes say which plugins judge them:
+
+    plugins:
+      ext-plugin-pre-req:
+        conf:
+          - {name: correlation-id, value: '{}'}";
+
+/// The command line.
 #[derive(Parser)]
-#[command(name = "postern-runner", version, verbatim_doc_comment, after_long_help = EXAMPLES)]
+#[command(
+    name = "postern-runner",
+    version,
+    about = "Judges API requests for Apache APISIX, as its external-plugin runner.",
+    long_about = ABOUT,
+    after_long_help = EXAMPLES
+)]
 struct Arguments {
     /// The runner's configuration; without it the defaults hold.
     #[arg(long, value_name = "FILE", global = true)]

@@ -92,6 +92,7 @@ fn clippy(root: &Path) -> Result<Findings> {
     cargo(root, &arguments, &[])
 }
 
+/// Private items too, and links to them: module docs tell newcomers the journey.
 fn rustdoc(root: &Path) -> Result<Findings> {
     let arguments = [
         "doc",
@@ -99,9 +100,17 @@ fn rustdoc(root: &Path) -> Result<Findings> {
         "--keep-going",
         "--workspace",
         "--no-deps",
+        "--document-private-items",
         "--locked",
     ];
-    cargo(root, &arguments, &[("RUSTDOCFLAGS", "-D warnings")])
+    cargo(
+        root,
+        &arguments,
+        &[(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private_intra_doc_links",
+        )],
+    )
 }
 
 /// Each generator knows how to tell that its output is not what is committed.
