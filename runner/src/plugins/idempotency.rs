@@ -26,6 +26,14 @@ use crate::{ConfigError, ExtraError, Flow, Plugin, Reply, Request};
 /// A longer body is not fetched: the handler compares.
 const MAX_BODY: usize = 256 << 10;
 
+/// What nginx compares with an answer of status 200, whoever made it.
+const PRECONDITIONS: [&str; 4] = [
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
+
 /// Claims keys and replays outcomes.
 pub struct Idempotency {
     store: Option<Store>,
@@ -155,6 +163,14 @@ impl Store {
         outcome: &[u8],
         request: &mut Request<'_>,
     ) -> Option<Reply> {
+        // nginx judges preconditions on answers made by the runner too: a replayed 200 would
+        // become 412 or 304. The handler replays these from its record.
+        if PRECONDITIONS
+            .iter()
+            .any(|name| request.header(name).is_some())
+        {
+            return None;
+        }
         let outcome = self.keys.open(scope, outcome);
         let outcome = outcome
             .inspect_err(|error| tracing::warn!(%error, "a kept outcome cannot be read"))
