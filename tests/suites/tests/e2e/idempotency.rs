@@ -382,3 +382,22 @@ async fn of_many_at_once_one_is_carried_out() -> Result<()> {
     assert_eq!(listed, json!([made.json()?]));
     Ok(())
 }
+
+/// The replay of a change with a precondition is the first answer: neither the gateway
+/// nor the handler may judge the old `ETag` again.
+#[tokio::test]
+async fn a_change_with_if_match_is_replayed() -> Result<()> {
+    let stack = stack().await;
+    let acme = stack.with_tenant("acme").await?;
+    let admin = stack.platform_admin().await?;
+    let path = acme.path();
+    let etag = admin.get(&path).await?.expect(200)?.one("etag")?.to_owned();
+    let (key, body) = (unique(), json!({"displayName": "Matched"}));
+    let call = || {
+        let call = admin.call(Method::PATCH, &path).json(&body).key(&key);
+        call.set("if-match", &etag)
+    };
+    let first = fresh(call().await?.expect(200)?)?;
+    assert_ne!(first.one("etag")?, etag, "the change made another version");
+    replays(&first, call).await
+}
