@@ -1,0 +1,1 @@
+//! Tokens and identities: the auth and IAM families, before Keycloak.

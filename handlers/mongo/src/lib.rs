@@ -1,0 +1,1 @@
+//! The mongo family: documents and collections of a workspace.

@@ -1,0 +1,1 @@
+//! The postgres family: rows, tables and functions of a workspace.
