@@ -10,6 +10,7 @@ pub mod http;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod services;
 pub mod stack;
 pub mod token;

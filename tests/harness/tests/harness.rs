@@ -9,6 +9,7 @@ use anyhow::{Result, bail, ensure};
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_harness::process::{Leave, Process};
+use postern_harness::redis::{Redis, RedisCluster};
 use postern_harness::wait_for;
 use rustix::process::{Pid, Signal};
 
@@ -93,4 +94,24 @@ async fn what_a_killed_process_started_ends_too() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn redis_is_paused_killed_and_started_again_where_it_was() -> Result<()> {
+    let mut redis = Redis::start().await?;
+    let (url, first) = (redis.url(), redis.process().id());
+    redis.pause()?;
+    redis.resume()?;
+    redis.kill()?;
+    redis.restart().await?;
+    assert_eq!(redis.url(), url);
+    assert_ne!(redis.process().id(), first);
+    Ok(())
+}
+
+#[tokio::test]
+async fn six_redis_nodes_become_a_cluster() -> Result<()> {
+    let cluster = RedisCluster::start().await?;
+    assert_eq!(cluster.urls().len(), 6);
+    Ok(())
 }

@@ -321,7 +321,7 @@ async fn answers(process: &mut Process, url: &str) -> Result<()> {
 }
 
 /// Writes a file for nobody else to read.
-fn write_private(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::OpenOptions::new()
