@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod http;
+pub mod keycloak;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -5,12 +5,15 @@
 //! |---|---|
 //! | `conformance` | the development gateway does to a request what APISIX does |
 //! | `e2e` | the HTTP API, from a client through the gateway to the store and back |
+//! | `auth` | tokens and identities, with a real Keycloak |
 //! | `faults` | one effect a key, whoever is killed whenever |
+//! | `security` | every route of the table refuses all that it must refuse, with the code that it must |
 //!
 //! Here is what they share besides the harness: a client that can break the
-//! rules of HTTP, the control plane's tables, and the look of what a gateway
+//! rules of HTTP, an upstream that tells what reaches it, the control plane's tables, and the look of what a gateway
 //! refuses by itself.
 
 pub mod database;
 pub mod envelope;
+pub mod foreign;
 pub mod raw;
