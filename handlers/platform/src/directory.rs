@@ -7,6 +7,7 @@
 //! asked there is silence, which tells the runners not to trust their caches.
 
 mod feed;
+mod revocations;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, StreamExt};
 use postern_directory::directory_server::Directory;
 use postern_directory::{
-    Event, GetRequest, GetResponse, ReportDenialsRequest, ReportDenialsResponse, Status as State,
-    Tenant, WatchRequest, Workspace, get_request, get_response,
+    Event, GetRequest, GetResponse, ReportDenialsRequest, ReportDenialsResponse, Revocations,
+    RevokeRequest, RevokeResponse, Status as State, Tenant, WatchRequest, WatchRevocationsRequest,
+    Workspace, get_request, get_response,
 };
 use sqlx::PgPool;
 use tokio::sync::broadcast::error::RecvError;
@@ -51,7 +53,7 @@ impl DirectoryService {
     }
 }
 
-type EventStream = Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>;
+type Told<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Directory for DirectoryService {
@@ -72,6 +74,7 @@ impl Directory for DirectoryService {
                         status: state(tenant.status).into(),
                         plan: tenant.plan,
                         plan_capabilities: tenant.plan_capabilities,
+                        slug: tenant.slug,
                     })
                 }),
             get_request::Key::WorkspaceId(id) => {
@@ -94,9 +97,9 @@ impl Directory for DirectoryService {
         }))
     }
 
-    type WatchStream = EventStream;
+    type WatchStream = Told<Event>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<EventStream>, Status> {
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Told<Event>>, Status> {
         let (began, events) = self
             .feed
             .watch()
@@ -121,6 +124,24 @@ impl Directory for DirectoryService {
             std::future::ready(news)
         });
         Ok(Response::new(Box::pin(first.chain(rest))))
+    }
+
+    type WatchRevocationsStream = Told<Revocations>;
+
+    async fn watch_revocations(
+        &self,
+        _: Request<WatchRevocationsRequest>,
+    ) -> Result<Response<Told<Revocations>>, Status> {
+        let told = revocations::watch(self.pool.clone(), &self.feed)?;
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<RevokeRequest>,
+    ) -> Result<Response<RevokeResponse>, Status> {
+        revocations::take(&self.pool, request.into_inner().revocation).await?;
+        Ok(Response::new(RevokeResponse {}))
     }
 
     async fn report_denials(

@@ -7,6 +7,7 @@
 //! | `store` | their rows, a module a resource |
 //! | [`provisioning`] | the outbox, worked off in the backends |
 //! | [`directory`] | what runners ask and watch |
+//! | [`revocation`] | tokens that are refused although they are otherwise valid |
 
 mod audit;
 pub mod directory;
@@ -15,6 +16,7 @@ mod metadata;
 mod model;
 mod openapi;
 pub mod provisioning;
+pub mod revocation;
 mod store;
 mod tenants;
 mod workspaces;
@@ -120,6 +122,7 @@ impl Platform {
             let swept = async {
                 self.ledger.sweep().await?;
                 store::directory::forget(&self.pool).await?;
+                store::revocations::forget(&self.pool).await?;
                 store::outbox::forget(&self.pool).await?;
                 self.provisioning.measure().await
             };

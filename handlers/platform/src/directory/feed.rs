@@ -4,15 +4,15 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use postern_directory::{Event, HEARTBEAT, Heartbeat, Reset, SILENCE, event};
+use postern_directory::{Event, HEARTBEAT, Heartbeat, Reset, Revocations, SILENCE, event};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::unsigned;
-use crate::store::directory::{self as store, Change};
+use super::{revocations, unsigned};
+use crate::store::directory::{self as store, Change, Revisions};
 
 /// Changes that a slow watcher may lag behind before it has to start over.
 const BUFFER: usize = 1024;
@@ -25,9 +25,16 @@ const PATIENCE: Duration = Duration::from_millis(600);
 pub struct Feed {
     pool: PgPool,
     events: broadcast::Sender<Event>,
-    /// The revision told last, and when the database last answered.
-    told: Mutex<(i64, Instant)>,
+    revocations: broadcast::Sender<Revocations>,
+    told: Mutex<Told>,
     woken: Notify,
+}
+
+/// What was told last, and when the database last answered.
+#[derive(Clone, Copy)]
+struct Told {
+    revisions: Revisions,
+    asked: Instant,
 }
 
 impl Feed {
@@ -36,17 +43,20 @@ impl Feed {
     /// # Errors
     /// When the database does not answer.
     pub async fn new(pool: PgPool) -> Result<Self, sqlx::Error> {
-        let (events, _) = broadcast::channel(BUFFER);
-        let told = Mutex::new((store::revision(&pool).await?, Instant::now()));
+        let told = Told {
+            revisions: store::revisions(&pool).await?,
+            asked: Instant::now(),
+        };
         Ok(Self {
             pool,
-            events,
-            told,
+            events: broadcast::Sender::new(BUFFER),
+            revocations: broadcast::Sender::new(BUFFER),
+            told: Mutex::new(told),
             woken: Notify::new(),
         })
     }
 
-    fn told(&self) -> (i64, Instant) {
+    fn told(&self) -> Told {
         *self
             .told
             .lock()
@@ -54,7 +64,7 @@ impl Feed {
     }
 
     pub(super) fn revision(&self) -> i64 {
-        self.told().0
+        self.told().revisions.directory
     }
 
     /// The revision at which a watch begins and what comes after it; `None` while
@@ -62,8 +72,14 @@ impl Feed {
     pub(super) fn watch(&self) -> Option<(i64, broadcast::Receiver<Event>)> {
         // Subscribed first: what is told in between is heard twice rather than never.
         let events = self.events.subscribe();
-        let (revision, asked) = self.told();
-        (asked.elapsed() < SILENCE).then_some((revision, events))
+        let Told { revisions, asked } = self.told();
+        (asked.elapsed() < SILENCE).then_some((revisions.directory, events))
+    }
+
+    /// Revocations from now on; `None` while the database does not answer.
+    pub(super) fn watch_revocations(&self) -> Option<broadcast::Receiver<Revocations>> {
+        let told = self.revocations.subscribe();
+        (self.told().asked.elapsed() < SILENCE).then_some(told)
     }
 
     /// Reads revisions until `stop`.
@@ -81,7 +97,11 @@ impl Feed {
                 () = self.woken.notified() => None,
             };
             match timeout(PATIENCE, self.advance()).await {
-                Ok(Ok(())) if tick.is_some() => drop(self.events.send(heartbeat(self.revision()))),
+                Ok(Ok(())) if tick.is_some() => {
+                    // Without watchers nobody hears it.
+                    let _ = self.events.send(heartbeat(self.revision()));
+                    let _ = self.revocations.send(revocations::told(&[], true));
+                }
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "revisions cannot be read; the watchers hear nothing")
@@ -95,28 +115,63 @@ impl Feed {
 
     /// Tells what was committed since the last look.
     async fn advance(&self) -> Result<(), sqlx::Error> {
-        let (last, _) = self.told();
-        let newest = store::revision(&self.pool).await?;
-        let changes = if newest == last {
-            Vec::new()
-        } else {
-            store::changes(&self.pool, last, BATCH).await?
-        };
-        let events = tell(last, newest, &changes);
-        let newest = changes
-            .last()
-            .map_or(newest, |change| change.revision.max(newest));
+        let last = self.told().revisions;
+        let newest = store::revisions(&self.pool).await?;
+        let (directory, events) = self.changes(last.directory, newest.directory).await?;
+        let (revocation, revoked) = self.revoked(last.revocation, newest.revocation).await?;
         // Before the events go out: who subscribes in between begins at the newer
         // revision and passes over what it covers.
         *self
             .told
             .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (newest, Instant::now());
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Told {
+            revisions: Revisions {
+                directory,
+                revocation,
+            },
+            asked: Instant::now(),
+        };
         for event in events {
             // Without watchers nobody hears it.
             let _ = self.events.send(event);
         }
+        for told in revoked {
+            let _ = self.revocations.send(told);
+        }
         Ok(())
+    }
+
+    /// What changed after `last`, and the revision that this reaches to.
+    async fn changes(&self, last: i64, newest: i64) -> Result<(i64, Vec<Event>), sqlx::Error> {
+        let changes = if newest == last {
+            Vec::new()
+        } else {
+            store::changes(&self.pool, last, BATCH).await?
+        };
+        let reached = changes
+            .last()
+            .map_or(newest, |change| change.revision.max(newest));
+        Ok((reached, tell(last, newest, &changes)))
+    }
+
+    /// What was revoked after `last`, and the revision that this reaches to.
+    async fn revoked(
+        &self,
+        mut last: i64,
+        newest: i64,
+    ) -> Result<(i64, Vec<Revocations>), sqlx::Error> {
+        let mut told = Vec::new();
+        while last < newest {
+            let batch = revocations::after(&self.pool, last).await?;
+            // The rest has expired since, or was renewed under a newer revision.
+            last = batch
+                .last()
+                .map_or(newest, |revocation| revocation.revision);
+            if !batch.is_empty() {
+                told.push(revocations::told(&batch, false));
+            }
+        }
+        Ok((last, told))
     }
 
     /// Wakes the feed when somebody commits. Behind a pooler there are no

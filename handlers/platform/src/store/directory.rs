@@ -11,6 +11,7 @@ pub(crate) struct TenantEntry {
     pub(crate) status: Status,
     pub(crate) plan: String,
     pub(crate) plan_capabilities: Vec<String>,
+    pub(crate) slug: String,
 }
 
 /// A workspace as runners see it: with what can be used now.
@@ -30,6 +31,22 @@ pub(crate) struct Change {
     pub(crate) workspace_id: Option<String>,
 }
 
+/// What has been committed so far.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub(crate) struct Revisions {
+    /// Of changes.
+    #[sqlx(rename = "revision")]
+    pub(crate) directory: i64,
+    /// Of revoked tokens.
+    pub(crate) revocation: i64,
+}
+
+pub(crate) async fn revisions(pool: &PgPool) -> Result<Revisions, sqlx::Error> {
+    sqlx::query_as("SELECT revision, revocation FROM postern.directory_revision")
+        .fetch_one(pool)
+        .await
+}
+
 /// The revision is read first: what is read after it is at least as new.
 pub(crate) async fn revision(pool: &PgPool) -> Result<i64, sqlx::Error> {
     let (revision,) = sqlx::query_as("SELECT revision FROM postern.directory_revision")
@@ -40,7 +57,7 @@ pub(crate) async fn revision(pool: &PgPool) -> Result<i64, sqlx::Error> {
 
 pub(crate) async fn tenant(pool: &PgPool, id: &str) -> Result<Option<TenantEntry>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT t.id, t.status, t.plan, p.capabilities AS plan_capabilities
+        "SELECT t.id, t.status, t.plan, p.capabilities AS plan_capabilities, t.slug
          FROM postern.tenant t JOIN postern.plan p ON p.id = t.plan WHERE t.id = $1",
     )
     .bind(id)

@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{Caller, Deployment, Request, Server, make_tenant};
 
-async fn client(server: &Server) -> DirectoryClient<Channel> {
+pub(crate) async fn client(server: &Server) -> DirectoryClient<Channel> {
     let socket = server.socket.clone();
     let connect = tower::service_fn(move |_| {
         let socket = socket.clone();

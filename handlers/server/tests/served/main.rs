@@ -14,5 +14,6 @@ mod directory;
 mod idempotency;
 mod provisioning;
 mod resources;
+mod revocations;
 mod starting;
 mod support;

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use postern_directory::directory_server::{Directory, DirectoryServer};
 use postern_directory::{
     Event, GetRequest, GetResponse, HEARTBEAT, Heartbeat, ReportDenialsRequest,
-    ReportDenialsResponse, Status, Tenant, WatchRequest, Workspace, event, get_request,
-    get_response,
+    ReportDenialsResponse, Revocations, RevokeRequest, RevokeResponse, Status, Tenant,
+    WatchRequest, WatchRevocationsRequest, Workspace, event, get_request, get_response,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::{IntervalStream, UnixListenerStream};
@@ -21,6 +21,8 @@ struct Fixed {
 }
 
 const REVISION: u64 = 1;
+
+type Told<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Directory for Fixed {
@@ -43,7 +45,7 @@ impl Directory for Fixed {
         }))
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<Event, tonic::Status>> + Send>>;
+    type WatchStream = Told<Event>;
 
     async fn watch(
         &self,
@@ -55,6 +57,27 @@ impl Directory for Fixed {
         };
         let beats = IntervalStream::new(tokio::time::interval(HEARTBEAT));
         Ok(Response::new(Box::pin(beats.map(move |_| Ok(beat())))))
+    }
+
+    type WatchRevocationsStream = Told<Revocations>;
+
+    async fn watch_revocations(
+        &self,
+        _: Request<WatchRevocationsRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, tonic::Status> {
+        let none = || Revocations {
+            revocations: Vec::new(),
+            complete: true,
+        };
+        let beats = IntervalStream::new(tokio::time::interval(HEARTBEAT));
+        Ok(Response::new(Box::pin(beats.map(move |_| Ok(none())))))
+    }
+
+    async fn revoke(
+        &self,
+        _: Request<RevokeRequest>,
+    ) -> Result<Response<RevokeResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("nothing changes here"))
     }
 
     async fn report_denials(
@@ -74,6 +97,7 @@ pub(crate) fn serve(socket: &Path, tenant: &str, workspace: &str) -> Result<()> 
             status: Status::Active.into(),
             plan: "growth".to_owned(),
             plan_capabilities: vec!["identity".to_owned()],
+            slug: "bench".to_owned(),
         },
         workspace: Workspace {
             id: workspace.to_owned(),
