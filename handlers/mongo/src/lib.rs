@@ -1,1 +1,5 @@
 //! The mongo family: documents and collections of a workspace.
+
+#![expect(dead_code, reason = "the routes come next")]
+
+mod wall;

@@ -1,0 +1,756 @@
+//! Aggregation expressions: what is computed from a document.
+//!
+//! Operators stand in two tables, those with a list of arguments and those with named
+//! ones; a few bind variables or have a form of their own. Not there: `$function` and
+//! `$accumulator` (code), `$getField` and `$setField` (names that are computed),
+//! `$meta`, `$rand`.
+
+use bson::{Bson, Document, doc};
+
+use super::{At, Budget, Refused, TENANT, WORKSPACE, array, object, path, string};
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Expression {
+    /// A value as it is.
+    Value(Bson),
+    /// `$literal`.
+    Literal(Bson),
+    /// `"$a.b"`.
+    Field(String),
+    /// `"$$name"` or `"$$name.a.b"`.
+    Var(String),
+    Object(Vec<(String, Expression)>),
+    Array(Vec<Expression>),
+    /// An operator over a list, or over one argument written without a list.
+    Call(&'static str, Box<Expression>),
+    /// An operator over named arguments.
+    Named(&'static str, Vec<(&'static str, Expression)>),
+    /// `$let`: variables and what is computed with them.
+    Let(Vec<(String, Expression)>, Box<Expression>),
+    /// `$switch`: branches and the default.
+    Switch(Vec<(Expression, Expression)>, Option<Box<Expression>>),
+    /// `$sortArray` by the elements or by their fields.
+    SortArray(Box<Expression>, Bson),
+}
+
+/// Operators over a list of arguments.
+const LISTED: [&str; 106] = [
+    "$abs",
+    "$acos",
+    "$acosh",
+    "$add",
+    "$allElementsTrue",
+    "$and",
+    "$anyElementTrue",
+    "$arrayElemAt",
+    "$arrayToObject",
+    "$asin",
+    "$asinh",
+    "$atan",
+    "$atan2",
+    "$atanh",
+    "$avg",
+    "$binarySize",
+    "$bsonSize",
+    "$ceil",
+    "$cmp",
+    "$concat",
+    "$concatArrays",
+    "$cond",
+    "$cos",
+    "$cosh",
+    "$dayOfMonth",
+    "$dayOfWeek",
+    "$dayOfYear",
+    "$degreesToRadians",
+    "$divide",
+    "$eq",
+    "$exp",
+    "$first",
+    "$floor",
+    "$gt",
+    "$gte",
+    "$hour",
+    "$ifNull",
+    "$in",
+    "$indexOfArray",
+    "$indexOfBytes",
+    "$indexOfCP",
+    "$isArray",
+    "$isNumber",
+    "$isoDayOfWeek",
+    "$isoWeek",
+    "$isoWeekYear",
+    "$last",
+    "$ln",
+    "$log",
+    "$log10",
+    "$lt",
+    "$lte",
+    "$max",
+    "$mergeObjects",
+    "$millisecond",
+    "$min",
+    "$minute",
+    "$mod",
+    "$month",
+    "$multiply",
+    "$ne",
+    "$not",
+    "$objectToArray",
+    "$or",
+    "$pow",
+    "$radiansToDegrees",
+    "$range",
+    "$reverseArray",
+    "$round",
+    "$second",
+    "$setDifference",
+    "$setEquals",
+    "$setIntersection",
+    "$setIsSubset",
+    "$setUnion",
+    "$sin",
+    "$sinh",
+    "$size",
+    "$slice",
+    "$split",
+    "$sqrt",
+    "$stdDevPop",
+    "$stdDevSamp",
+    "$strLenBytes",
+    "$strLenCP",
+    "$strcasecmp",
+    "$substrBytes",
+    "$substrCP",
+    "$subtract",
+    "$sum",
+    "$tan",
+    "$tanh",
+    "$toBool",
+    "$toDate",
+    "$toDecimal",
+    "$toDouble",
+    "$toInt",
+    "$toLong",
+    "$toLower",
+    "$toObjectId",
+    "$toString",
+    "$toUpper",
+    "$trunc",
+    "$type",
+    "$week",
+    "$year",
+];
+
+/// An operator, its arguments that must be there, and those that may.
+type NamedOperator = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+/// Operators over named arguments.
+const NAMED: [NamedOperator; 19] = [
+    ("$cond", &["if", "then", "else"], &[]),
+    ("$convert", &["input", "to"], &["onError", "onNull"]),
+    ("$dateAdd", &["startDate", "unit", "amount"], &["timezone"]),
+    (
+        "$dateDiff",
+        &["startDate", "endDate", "unit"],
+        &["timezone", "startOfWeek"],
+    ),
+    (
+        "$dateFromParts",
+        &[],
+        &[
+            "year",
+            "month",
+            "day",
+            "isoWeekYear",
+            "isoWeek",
+            "isoDayOfWeek",
+            "hour",
+            "minute",
+            "second",
+            "millisecond",
+            "timezone",
+        ],
+    ),
+    (
+        "$dateFromString",
+        &["dateString"],
+        &["format", "timezone", "onError", "onNull"],
+    ),
+    (
+        "$dateSubtract",
+        &["startDate", "unit", "amount"],
+        &["timezone"],
+    ),
+    ("$dateToParts", &["date"], &["timezone", "iso8601"]),
+    (
+        "$dateToString",
+        &["date"],
+        &["format", "timezone", "onNull"],
+    ),
+    (
+        "$dateTrunc",
+        &["date", "unit"],
+        &["binSize", "timezone", "startOfWeek"],
+    ),
+    ("$ltrim", &["input"], &["chars"]),
+    ("$regexFind", &["input", "regex"], &["options"]),
+    ("$regexFindAll", &["input", "regex"], &["options"]),
+    ("$regexMatch", &["input", "regex"], &["options"]),
+    ("$replaceAll", &["input", "find", "replacement"], &[]),
+    ("$replaceOne", &["input", "find", "replacement"], &[]),
+    ("$rtrim", &["input"], &["chars"]),
+    ("$trim", &["input"], &["chars"]),
+    ("$zip", &["inputs"], &["useLongestLength", "defaults"]),
+];
+
+/// Variables of the server that say nothing of other documents.
+const SYSTEM_VARS: [&str; 2] = ["NOW", "REMOVE"];
+/// Variables that hold a whole document: open once it has lost the tenant's fields.
+const DOCUMENT_VARS: [&str; 2] = ["ROOT", "CURRENT"];
+
+impl Expression {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// What has no place in one, and where it stands.
+    pub(super) fn read(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Self, Refused> {
+        budget.node(at)?;
+        budget.deeper(at, |budget| match value {
+            Bson::String(text) => text_expression(text, budget, at),
+            Bson::Array(items) => Ok(Self::Array(list(items, budget, at)?)),
+            Bson::Document(fields) => match fields.iter().next() {
+                Some((name, argument)) if name.starts_with('$') => {
+                    if fields.len() > 1 {
+                        return Err(at.refused("has an operator and more beside it"));
+                    }
+                    call(name, argument, budget, &at.field(name))
+                }
+                _ => Ok(Self::Object(computed(fields, budget, at)?)),
+            },
+            Bson::RegularExpression(_) => {
+                Err(at.refused("is a pattern, which stands in `regex` only"))
+            }
+            plain => Ok(Self::Value(plain.clone())),
+        })
+    }
+
+    pub(super) fn to_bson(&self) -> Bson {
+        let object = |fields: &[(String, Self)]| {
+            fields
+                .iter()
+                .map(|(name, field)| (name.clone(), field.to_bson()))
+                .collect::<Document>()
+        };
+        let one = |operator: &str, argument: Bson| {
+            Bson::Document([(operator.to_owned(), argument)].into_iter().collect())
+        };
+        match self {
+            Self::Value(value) => value.clone(),
+            Self::Literal(value) => one("$literal", value.clone()),
+            Self::Field(path) => Bson::String(format!("${path}")),
+            Self::Var(name) => Bson::String(format!("$${name}")),
+            Self::Object(fields) => Bson::Document(object(fields)),
+            Self::Array(items) => Bson::Array(items.iter().map(Self::to_bson).collect()),
+            Self::Call(operator, argument) => one(operator, argument.to_bson()),
+            Self::Named(operator, arguments) => {
+                let arguments = arguments
+                    .iter()
+                    .map(|(name, argument)| ((*name).to_owned(), argument.to_bson()));
+                one(operator, Bson::Document(arguments.collect()))
+            }
+            Self::Let(vars, within) => one(
+                "$let",
+                Bson::Document(doc! { "vars": object(vars), "in": within.to_bson() }),
+            ),
+            Self::Switch(branches, default) => {
+                let branches = branches
+                    .iter()
+                    .map(|(case, then)| doc! { "case": case.to_bson(), "then": then.to_bson() });
+                let mut switch = doc! { "branches": branches.collect::<Vec<_>>() };
+                if let Some(default) = default {
+                    switch.insert("default", default.to_bson());
+                }
+                one("$switch", Bson::Document(switch))
+            }
+            Self::SortArray(input, by) => one(
+                "$sortArray",
+                Bson::Document(doc! { "input": input.to_bson(), "sortBy": by.clone() }),
+            ),
+        }
+    }
+}
+
+fn list(items: &[Bson], budget: &mut Budget, at: &At<'_>) -> Result<Vec<Expression>, Refused> {
+    let mut read = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        read.push(Expression::read(item, budget, &at.index(index))?);
+    }
+    Ok(read)
+}
+
+/// Fields with what each is computed from; also the top of `$addFields`.
+pub(super) fn computed(
+    fields: &Document,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Vec<(String, Expression)>, Refused> {
+    let mut read = Vec::with_capacity(fields.len());
+    for (name, field) in fields {
+        let at = at.field(name);
+        path::field_path(name).map_err(|rule| at.refused(rule))?;
+        read.push((name.clone(), Expression::read(field, budget, &at)?));
+    }
+    Ok(read)
+}
+
+fn text_expression(text: &str, budget: &Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    if let Some(var) = text.strip_prefix("$$") {
+        let (name, rest) = match var.split_once('.') {
+            None => (var, None),
+            Some((name, rest)) => (name, Some(rest)),
+        };
+        let known = SYSTEM_VARS.contains(&name)
+            || (DOCUMENT_VARS.contains(&name) && budget.stripped)
+            || budget.vars.iter().any(|bound| bound == name);
+        if !known {
+            return Err(at.refused(format!(
+                "names the variable $${}, which there is not here",
+                name.escape_default()
+            )));
+        }
+        if let Some(rest) = rest {
+            path::field_path(rest).map_err(|rule| at.refused(rule))?;
+        }
+        return Ok(Expression::Var(var.to_owned()));
+    }
+    match text.strip_prefix('$') {
+        Some(field) => {
+            let field = path::field_path(field).map_err(|rule| at.refused(rule))?;
+            Ok(Expression::Field(field.to_owned()))
+        }
+        None => Ok(Expression::Value(Bson::String(text.to_owned()))),
+    }
+}
+
+fn call(
+    name: &str,
+    argument: &Bson,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Expression, Refused> {
+    match name {
+        "$literal" => return Ok(Expression::Literal(argument.clone())),
+        "$let" => return read_let(argument, budget, at),
+        "$switch" => return switch(argument, budget, at),
+        "$map" => return over_elements("$map", "in", &[], argument, budget, at),
+        "$filter" => return over_elements("$filter", "cond", &["limit"], argument, budget, at),
+        "$reduce" => return reduce(argument, budget, at),
+        "$sortArray" => return sort_array(argument, budget, at),
+        _ => {}
+    }
+    let named = NAMED.into_iter().find(|(operator, ..)| *operator == name);
+    if let (Some((operator, needed, optional)), Bson::Document(arguments)) = (named, argument) {
+        if operator.starts_with("$regex") {
+            constant_regex(arguments, budget, at)?;
+        }
+        return Ok(Expression::Named(
+            operator,
+            arguments_of(arguments, needed, optional, budget, at)?,
+        ));
+    }
+    match LISTED.iter().find(|operator| **operator == name) {
+        // One argument may stand without a list, and a list of one means the same.
+        Some(operator) => Ok(Expression::Call(
+            operator,
+            Box::new(Expression::read(argument, budget, at)?),
+        )),
+        None if named.is_some() => Err(at.refused("must be an object of its arguments")),
+        None => {
+            Err(at
+                .refused("is no operator that is allowed here; docs/mongo.md lists those that are"))
+        }
+    }
+}
+
+fn arguments_of(
+    arguments: &Document,
+    needed: &'static [&'static str],
+    optional: &'static [&'static str],
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Vec<(&'static str, Expression)>, Refused> {
+    let known = || needed.iter().chain(optional).copied();
+    if let Some(missing) = needed.iter().find(|name| !arguments.contains_key(*name)) {
+        return Err(at.refused(format!("needs {missing}")));
+    }
+    let mut read = Vec::with_capacity(arguments.len());
+    for (name, argument) in arguments {
+        let at = at.field(name);
+        let Some(name) = known().find(|known| known == name) else {
+            return Err(at.unknown("argument", &known().collect::<Vec<_>>()));
+        };
+        let argument = match (name, argument) {
+            ("regex", Bson::RegularExpression(_)) => Expression::Value(argument.clone()),
+            _ => Expression::read(argument, budget, &at)?,
+        };
+        read.push((name, argument));
+    }
+    Ok(read)
+}
+
+/// A pattern that is computed could be any pattern: it must be written out.
+fn constant_regex(arguments: &Document, budget: &mut Budget, at: &At<'_>) -> Result<(), Refused> {
+    let options = match arguments.get("options") {
+        None => "",
+        Some(options) => string(options, &at.field("options"))?,
+    };
+    let at = at.field("regex");
+    match arguments.get("regex") {
+        Some(Bson::RegularExpression(regex)) => budget.regex(&regex.pattern, &regex.options, &at),
+        Some(Bson::String(pattern)) if !pattern.starts_with('$') => {
+            budget.regex(pattern, options, &at)
+        }
+        _ => Err(at.refused("must be a pattern as a string that does not begin with `$`")),
+    }
+}
+
+/// The name of a variable that a client binds.
+pub(super) fn variable<'v>(name: &'v str, at: &At<'_>) -> Result<&'v str, Refused> {
+    let mut bytes = name.bytes();
+    let good = name.len() <= 64
+        && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if good {
+        Ok(name)
+    } else {
+        Err(at.refused("must be a variable's name: a small letter, then letters, digits or `_`"))
+    }
+}
+
+/// Variables with what each is computed from.
+pub(super) fn variables(
+    vars: &Bson,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Vec<(String, Expression)>, Refused> {
+    let mut read = Vec::new();
+    for (name, value) in object(vars, at)? {
+        let at = at.field(name);
+        read.push((
+            variable(name, &at)?.to_owned(),
+            Expression::read(value, budget, &at)?,
+        ));
+    }
+    Ok(read)
+}
+
+fn only(arguments: &Document, known: &[&str], at: &At<'_>) -> Result<(), Refused> {
+    match arguments
+        .keys()
+        .find(|name| !known.contains(&name.as_str()))
+    {
+        None => Ok(()),
+        Some(name) => Err(at.field(name).unknown("argument", known)),
+    }
+}
+
+fn needed<'v>(arguments: &'v Document, name: &str, at: &At<'_>) -> Result<&'v Bson, Refused> {
+    arguments
+        .get(name)
+        .ok_or_else(|| at.refused(format!("needs {name}")))
+}
+
+fn read_let(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    let arguments = object(argument, at)?;
+    only(arguments, &["vars", "in"], at)?;
+    let vars = variables(needed(arguments, "vars", at)?, budget, &at.field("vars"))?;
+    let names: Vec<_> = vars.iter().map(|(name, _)| name.as_str()).collect();
+    let within = needed(arguments, "in", at)?;
+    let within = budget.bound(&names, |budget| {
+        Expression::read(within, budget, &at.field("in"))
+    })?;
+    Ok(Expression::Let(vars, Box::new(within)))
+}
+
+fn switch(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    let arguments = object(argument, at)?;
+    only(arguments, &["branches", "default"], at)?;
+    let list_at = at.field("branches");
+    let mut branches = Vec::new();
+    for (index, branch) in array(needed(arguments, "branches", at)?, &list_at)?
+        .iter()
+        .enumerate()
+    {
+        let at = list_at.index(index);
+        let branch = object(branch, &at)?;
+        only(branch, &["case", "then"], &at)?;
+        let case = Expression::read(needed(branch, "case", &at)?, budget, &at.field("case"))?;
+        let then = Expression::read(needed(branch, "then", &at)?, budget, &at.field("then"))?;
+        branches.push((case, then));
+    }
+    let default = arguments
+        .get("default")
+        .map(|default| Expression::read(default, budget, &at.field("default")));
+    Ok(Expression::Switch(
+        branches,
+        default.transpose()?.map(Box::new),
+    ))
+}
+
+/// `$map` and `$filter`: an expression for each element, which `as` names.
+fn over_elements(
+    operator: &'static str,
+    each: &'static str,
+    optional: &[&'static str],
+    argument: &Bson,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Expression, Refused> {
+    let arguments = object(argument, at)?;
+    let mut known = vec!["input", "as", each];
+    known.extend(optional);
+    only(arguments, &known, at)?;
+    let element = match arguments.get("as") {
+        None => "this",
+        Some(name) => variable(string(name, &at.field("as"))?, &at.field("as"))?,
+    };
+    let input = Expression::read(needed(arguments, "input", at)?, budget, &at.field("input"))?;
+    let body = needed(arguments, each, at)?;
+    let body = budget.bound(&[element], |budget| {
+        Expression::read(body, budget, &at.field(each))
+    })?;
+    let element = Expression::Value(Bson::String(element.to_owned()));
+    let mut read = vec![("input", input), ("as", element), (each, body)];
+    for name in optional {
+        if let Some(argument) = arguments.get(*name) {
+            read.push((*name, Expression::read(argument, budget, &at.field(name))?));
+        }
+    }
+    Ok(Expression::Named(operator, read))
+}
+
+fn reduce(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    let arguments = object(argument, at)?;
+    only(arguments, &["input", "initialValue", "in"], at)?;
+    let input = Expression::read(needed(arguments, "input", at)?, budget, &at.field("input"))?;
+    let initial = Expression::read(
+        needed(arguments, "initialValue", at)?,
+        budget,
+        &at.field("initialValue"),
+    )?;
+    let body = needed(arguments, "in", at)?;
+    let body = budget.bound(&["this", "value"], |budget| {
+        Expression::read(body, budget, &at.field("in"))
+    })?;
+    Ok(Expression::Named(
+        "$reduce",
+        vec![("input", input), ("initialValue", initial), ("in", body)],
+    ))
+}
+
+fn sort_array(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    let arguments = object(argument, at)?;
+    only(arguments, &["input", "sortBy"], at)?;
+    let input = Expression::read(needed(arguments, "input", at)?, budget, &at.field("input"))?;
+    let by_at = at.field("sortBy");
+    let by = match needed(arguments, "sortBy", at)? {
+        Bson::Document(fields) => {
+            Bson::Document(super::projection::Sort::read(fields, budget, &by_at)?.to_bson())
+        }
+        direction => Bson::Int32(super::projection::direction(direction, &by_at)?),
+    };
+    Ok(Expression::SortArray(Box::new(input), by))
+}
+
+/// Operators that gather a group's documents.
+pub(super) const ACCUMULATORS: [&str; 12] = [
+    "$addToSet",
+    "$avg",
+    "$count",
+    "$first",
+    "$last",
+    "$max",
+    "$mergeObjects",
+    "$min",
+    "$push",
+    "$stdDevPop",
+    "$stdDevSamp",
+    "$sum",
+];
+
+/// What a group's field gathers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Accumulator(&'static str, Expression);
+
+impl Accumulator {
+    /// Fields of a group, each with its accumulator.
+    pub(super) fn read_all<'d>(
+        fields: impl Iterator<Item = (&'d String, &'d Bson)>,
+        budget: &mut Budget,
+        at: &At<'_>,
+    ) -> Result<Vec<(String, Self)>, Refused> {
+        let mut read = Vec::new();
+        for (name, gathered) in fields {
+            let at = at.field(name);
+            path::field_name(name).map_err(|rule| at.refused(rule))?;
+            if [TENANT, WORKSPACE].contains(&name.as_str()) {
+                return Err(at.refused("is not yours to write"));
+            }
+            read.push((
+                name.clone(),
+                Self::read(object(gathered, &at)?, budget, &at)?,
+            ));
+        }
+        Ok(read)
+    }
+
+    fn read(gathered: &Document, budget: &mut Budget, at: &At<'_>) -> Result<Self, Refused> {
+        let mut operators = gathered.iter();
+        let (Some((name, argument)), None) = (operators.next(), operators.next()) else {
+            return Err(at.refused("must be one accumulator"));
+        };
+        let at = at.field(name);
+        let Some(operator) = ACCUMULATORS.into_iter().find(|known| known == name) else {
+            return Err(at.unknown("accumulator", &ACCUMULATORS));
+        };
+        if operator == "$count" {
+            return match argument {
+                Bson::Document(none) if none.is_empty() => {
+                    Ok(Self(operator, Expression::Object(Vec::new())))
+                }
+                _ => Err(at.refused("takes {}")),
+            };
+        }
+        Ok(Self(operator, Expression::read(argument, budget, &at)?))
+    }
+
+    pub(super) fn to_bson(&self) -> Bson {
+        Bson::Document(
+            [(self.0.to_owned(), self.1.to_bson())]
+                .into_iter()
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use bson::bson;
+
+    use super::*;
+
+    fn read(expression: &Bson) -> Result<Expression, Refused> {
+        let mut budget = Budget {
+            stripped: true,
+            ..Budget::default()
+        };
+        Expression::read(expression, &mut budget, &At::root("e"))
+    }
+
+    #[test]
+    fn what_passes_stays_as_it_is() {
+        for expression in [
+            bson!("$a.b"),
+            bson!("text"),
+            bson!("$$ROOT"),
+            bson!("$$NOW"),
+            bson!({"$add": ["$a", 1, {"$abs": "$b"}]}),
+            bson!({"$size": "$a"}),
+            bson!({"$cond": [{"$gt": ["$a", 1]}, "x", "y"]}),
+            bson!({"$cond": {"if": true, "then": 1, "else": 2}}),
+            bson!({"$literal": "$a"}),
+            bson!({"$let": {"vars": {"x": "$a"}, "in": {"$add": ["$$x", 1]}}}),
+            bson!({"$map": {"input": "$a", "as": "item", "in": "$$item.b"}}),
+            bson!({"$reduce": {"input": "$a", "initialValue": 0, "in": {"$add": ["$$value", "$$this"]}}}),
+            bson!({"$switch": {"branches": [{"case": true, "then": 1}], "default": 2}}),
+            bson!({"$dateToString": {"date": "$d", "format": "%Y"}}),
+            bson!({"$sortArray": {"input": "$a", "sortBy": {"b": -1}}}),
+            bson!({"x": "$a", "y": [1, "$b"]}),
+            bson!({"$year": {"date": "$d", "timezone": "UTC"}}),
+        ] {
+            assert_eq!(
+                read(&expression).unwrap().to_bson(),
+                expression,
+                "{expression}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_is_named() {
+        for (expression, at) in [
+            (
+                bson!({"$function": {"body": "x", "args": [], "lang": "js"}}),
+                "e.$function",
+            ),
+            (bson!({"$accumulator": {}}), "e.$accumulator"),
+            (bson!({"$getField": "_tenantId"}), "e.$getField"),
+            (
+                bson!({"$add": [1, {"$meta": "textScore"}]}),
+                "e.$add[1].$meta",
+            ),
+            (bson!("$_tenantId"), "e"),
+            (bson!("$$ROOT._workspaceId"), "e"),
+            (bson!("$$USER_ROLES"), "e"),
+            (bson!("$$item"), "e"),
+            (
+                bson!({"$map": {"input": [], "as": "ROOT", "in": 1}}),
+                "e.$map.as",
+            ),
+            (
+                bson!({"$let": {"vars": {"x": 1}, "in": 1, "more": 1}}),
+                "e.$let.more",
+            ),
+            (
+                bson!({"$regexMatch": {"input": "$a", "regex": "$b"}}),
+                "e.$regexMatch.regex",
+            ),
+            (
+                bson!({"$regexMatch": {"input": "$a", "regex": {"$concat": ["(a+)", "+"]}}}),
+                "e.$regexMatch.regex",
+            ),
+            (bson!({"$add": 1, "$abs": 2}), "e"),
+            (bson!({"a": {"_tenantId": 1}}), "e.a._tenantId"),
+            (bson!({"$trim": "x"}), "e.$trim"),
+            (bson!({"$convert": {"input": 1}}), "e.$convert"),
+        ] {
+            assert_eq!(read(&expression).unwrap_err().at, at, "{expression}");
+        }
+    }
+
+    #[test]
+    fn the_document_is_closed_while_it_carries_the_tenants_fields() {
+        let mut budget = Budget::default();
+        for whole in ["$$ROOT", "$$CURRENT", "$$ROOT.a"] {
+            assert!(Expression::read(&bson!(whole), &mut budget, &At::root("e")).is_err());
+        }
+    }
+
+    #[test]
+    fn tables_are_sorted_out() {
+        let names: Vec<_> = LISTED.iter().collect();
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(names.len(), unique.len());
+        for code in [
+            "$function",
+            "$accumulator",
+            "$where",
+            "$getField",
+            "$setField",
+            "$unsetField",
+            "$meta",
+        ] {
+            assert!(!names.contains(&&code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,781 @@
+//! Pipelines: a list of stages, each of which has a place here or is refused.
+//!
+//! Documents enter a pipeline in two places only: at its start, and in `$lookup`. In
+//! both, the predicate stands first and the tenant's fields go second; what stages
+//! after that do, they do with this workspace's documents.
+
+use bson::{Bson, Document, doc};
+
+use super::expression::{Accumulator, Expression, computed, variables};
+use super::projection::Sort;
+use super::{At, Budget, Filter, Refused, Wall, array, object, path, string, whole};
+
+/// The stages of a client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Pipeline(Vec<Stage>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Stage {
+    Match(Filter),
+    Group {
+        id: Expression,
+        fields: Vec<(String, Accumulator)>,
+    },
+    Sort(Sort),
+    Limit(i64),
+    Skip(i64),
+    Project(Vec<(String, Shown)>),
+    Unwind {
+        path: String,
+        index: Option<String>,
+        keep_empty: bool,
+    },
+    Lookup(Box<Lookup>),
+    AddFields(Vec<(String, Expression)>),
+    Unset(Vec<String>),
+    Count(String),
+    Bucket {
+        by: Expression,
+        boundaries: Vec<Bson>,
+        default: Option<Bson>,
+        output: Vec<(String, Accumulator)>,
+    },
+    BucketAuto {
+        by: Expression,
+        buckets: i64,
+        granularity: Option<&'static str>,
+        output: Vec<(String, Accumulator)>,
+    },
+    Facet(Vec<(String, Pipeline)>),
+    SortByCount(Expression),
+    ReplaceRoot(Expression),
+    Sample(i64),
+}
+
+/// What a `$project` says of a field.
+#[derive(Clone, Debug, PartialEq)]
+enum Shown {
+    Plain(bool),
+    Nested(Vec<(String, Shown)>),
+    Computed(Expression),
+}
+
+/// A join, by equal fields, by a pipeline, or both.
+#[derive(Clone, Debug, PartialEq)]
+struct Lookup {
+    from: String,
+    fields: Option<(String, String)>,
+    vars: Vec<(String, Expression)>,
+    pipeline: Pipeline,
+    target: String,
+}
+
+/// The stages there are.
+pub(crate) const STAGES: [&str; 18] = [
+    "$match",
+    "$group",
+    "$sort",
+    "$limit",
+    "$skip",
+    "$project",
+    "$unwind",
+    "$lookup",
+    "$addFields",
+    "$set",
+    "$unset",
+    "$count",
+    "$bucket",
+    "$bucketAuto",
+    "$facet",
+    "$sortByCount",
+    "$replaceRoot",
+    "$sample",
+];
+/// Series that `$bucketAuto` rounds to.
+const GRANULARITIES: [&str; 13] = [
+    "R5",
+    "R10",
+    "R20",
+    "R40",
+    "R80",
+    "1-2-5",
+    "E6",
+    "E12",
+    "E24",
+    "E48",
+    "E96",
+    "E192",
+    "POWERSOF2",
+];
+/// Documents that one `$sample` draws.
+const MAX_SAMPLE: i64 = 10_000;
+/// Buckets of one `$bucket` or `$bucketAuto`.
+const MAX_BUCKETS: i64 = 1_000;
+/// Joins in one another.
+const MAX_LOOKUPS: usize = 4;
+
+impl Pipeline {
+    /// Reads a pipeline.
+    ///
+    /// # Errors
+    /// The stage, operator or option that is not allowed, and where it stands.
+    pub(crate) fn read(stages: &[Bson], budget: &mut Budget, at: &At<'_>) -> Result<Self, Refused> {
+        // Whatever comes before a client's stage has removed the tenant's fields.
+        let before = std::mem::replace(&mut budget.stripped, true);
+        let read = read_stages(stages, 0, budget, at);
+        budget.stripped = before;
+        read
+    }
+
+    /// The stages as the server takes them, over a collection: behind the wall.
+    pub(crate) fn to_bson(&self, wall: &Wall) -> Vec<Document> {
+        wall.head().into_iter().chain(self.stages(wall)).collect()
+    }
+
+    fn stages(&self, wall: &Wall) -> impl Iterator<Item = Document> {
+        self.0.iter().map(move |stage| stage.to_bson(wall))
+    }
+}
+
+fn read_stages(
+    stages: &[Bson],
+    lookups: usize,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Pipeline, Refused> {
+    let mut read = Vec::new();
+    for (index, stage) in stages.iter().enumerate() {
+        let at = at.index(index);
+        budget.stage(&at)?;
+        let mut names = object(stage, &at)?.iter();
+        let (Some((name, value)), None) = (names.next(), names.next()) else {
+            return Err(at.refused("must be an object with one stage"));
+        };
+        read.push(budget.deeper(&at, |budget| {
+            read_stage(name, value, lookups, budget, &at.field(name))
+        })?);
+    }
+    Ok(Pipeline(read))
+}
+
+fn read_stage(
+    name: &str,
+    value: &Bson,
+    lookups: usize,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Stage, Refused> {
+    Ok(match name {
+        "$match" => Stage::Match(Filter::read(object(value, at)?, budget, at)?),
+        "$group" => {
+            let fields = object(value, at)?;
+            let id = fields.get("_id").ok_or_else(|| at.refused("needs _id"))?;
+            Stage::Group {
+                id: Expression::read(id, budget, &at.field("_id"))?,
+                fields: Accumulator::read_all(
+                    fields.iter().filter(|(name, _)| *name != "_id"),
+                    budget,
+                    at,
+                )?,
+            }
+        }
+        "$sort" => Stage::Sort(Sort::read(object(value, at)?, budget, at)?),
+        "$limit" => Stage::Limit(whole(value, 1, i64::MAX, at)?),
+        "$skip" => Stage::Skip(whole(value, 0, i64::MAX, at)?),
+        "$project" => match object(value, at)? {
+            none if none.is_empty() => return Err(at.refused("must name a field")),
+            fields => Stage::Project(shown(fields, budget, at)?),
+        },
+        "$unwind" => unwind(value, at)?,
+        "$lookup" if lookups == MAX_LOOKUPS => {
+            return Err(at.refused(format!(
+                "is one too many: at most {MAX_LOOKUPS} in one another"
+            )));
+        }
+        "$lookup" => Stage::Lookup(Box::new(lookup(value, lookups, budget, at)?)),
+        "$addFields" | "$set" => Stage::AddFields(computed(object(value, at)?, budget, at)?),
+        "$unset" => {
+            let paths = match value {
+                Bson::Array(paths) => paths.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            let path = |value: &Bson| path_of(value, at);
+            Stage::Unset(paths.iter().map(path).collect::<Result<_, _>>()?)
+        }
+        "$count" => {
+            let name = string(value, at)?;
+            path::field_name(name).map_err(|rule| at.refused(rule))?;
+            Stage::Count(path_of(value, at)?)
+        }
+        "$bucket" => bucket(object(value, at)?, budget, at)?,
+        "$bucketAuto" => bucket_auto(object(value, at)?, budget, at)?,
+        "$facet" => {
+            let mut facets = Vec::new();
+            for (name, stages) in object(value, at)? {
+                let at = at.field(name);
+                path::field_name(name).map_err(|rule| at.refused(rule))?;
+                path::field_path(name).map_err(|rule| at.refused(rule))?;
+                facets.push((
+                    name.clone(),
+                    read_stages(array(stages, &at)?, lookups, budget, &at)?,
+                ));
+            }
+            Stage::Facet(facets)
+        }
+        "$sortByCount" => Stage::SortByCount(Expression::read(value, budget, at)?),
+        "$replaceRoot" => {
+            let fields = object(value, at)?;
+            only(fields, &["newRoot"], at)?;
+            let root = fields
+                .get("newRoot")
+                .ok_or_else(|| at.refused("needs newRoot"))?;
+            Stage::ReplaceRoot(Expression::read(root, budget, &at.field("newRoot"))?)
+        }
+        "$sample" => {
+            let fields = object(value, at)?;
+            only(fields, &["size"], at)?;
+            let size = fields.get("size").ok_or_else(|| at.refused("needs size"))?;
+            Stage::Sample(whole(size, 1, MAX_SAMPLE, &at.field("size"))?)
+        }
+        _ => return Err(at.unknown("stage", &STAGES)),
+    })
+}
+
+fn only(fields: &Document, known: &[&str], at: &At<'_>) -> Result<(), Refused> {
+    match fields.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(at.field(name).unknown("option", known)),
+    }
+}
+
+/// A path as a string of its own, without a `$`.
+fn path_of(value: &Bson, at: &At<'_>) -> Result<String, Refused> {
+    let path = path::field_path(string(value, at)?).map_err(|rule| at.refused(rule))?;
+    Ok(path.to_owned())
+}
+
+fn shown(
+    fields: &Document,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Vec<(String, Shown)>, Refused> {
+    let mut read = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        let at = at.field(name);
+        path::field_path(name).map_err(|rule| at.refused(rule))?;
+        budget.node(&at)?;
+        let what = match value {
+            Bson::Boolean(shown) => Shown::Plain(*shown),
+            Bson::Int32(number) => Shown::Plain(*number != 0),
+            Bson::Int64(number) => Shown::Plain(*number != 0),
+            Bson::Double(number) => Shown::Plain(*number != 0.0),
+            Bson::Document(nested) if nested.is_empty() => {
+                return Err(at.refused("must not be empty"));
+            }
+            Bson::Document(nested) if !nested.keys().any(|name| name.starts_with('$')) => {
+                Shown::Nested(budget.deeper(&at, |budget| shown(nested, budget, &at))?)
+            }
+            expression => Shown::Computed(Expression::read(expression, budget, &at)?),
+        };
+        read.push((name.clone(), what));
+    }
+    Ok(read)
+}
+
+fn unwind(value: &Bson, at: &At<'_>) -> Result<Stage, Refused> {
+    let path = |value: &Bson, at: &At<'_>| {
+        let text = string(value, at)?;
+        let path = text
+            .strip_prefix('$')
+            .ok_or_else(|| at.refused("must be a path with a `$` in front"))?;
+        let path = path::field_path(path).map_err(|rule| at.refused(rule))?;
+        Ok(path.to_owned())
+    };
+    let Bson::Document(options) = value else {
+        return Ok(Stage::Unwind {
+            path: path(value, at)?,
+            index: None,
+            keep_empty: false,
+        });
+    };
+    only(
+        options,
+        &["path", "includeArrayIndex", "preserveNullAndEmptyArrays"],
+        at,
+    )?;
+    let unwound = options
+        .get("path")
+        .ok_or_else(|| at.refused("needs path"))?;
+    let index = options
+        .get("includeArrayIndex")
+        .map(|index| path_of(index, &at.field("includeArrayIndex")));
+    let keep_empty = match options.get("preserveNullAndEmptyArrays") {
+        None => false,
+        Some(Bson::Boolean(keep)) => *keep,
+        Some(_) => {
+            return Err(at
+                .field("preserveNullAndEmptyArrays")
+                .refused("must be true or false"));
+        }
+    };
+    Ok(Stage::Unwind {
+        path: path(unwound, &at.field("path"))?,
+        index: index.transpose()?,
+        keep_empty,
+    })
+}
+
+fn lookup(
+    value: &Bson,
+    lookups: usize,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Lookup, Refused> {
+    let options = object(value, at)?;
+    only(
+        options,
+        &[
+            "from",
+            "localField",
+            "foreignField",
+            "let",
+            "pipeline",
+            "as",
+        ],
+        at,
+    )?;
+    let needed = |name: &str| {
+        options
+            .get(name)
+            .ok_or_else(|| at.refused(format!("needs {name}")))
+    };
+    let from = {
+        let at = at.field("from");
+        let name = string(needed("from")?, &at)?;
+        path::collection(name)
+            .map_err(|rule| at.refused(rule))?
+            .to_owned()
+    };
+    let fields = match (options.get("localField"), options.get("foreignField")) {
+        (None, None) => None,
+        (Some(local), Some(foreign)) => Some((
+            path_of(local, &at.field("localField"))?,
+            path_of(foreign, &at.field("foreignField"))?,
+        )),
+        _ => return Err(at.refused("needs localField and foreignField, or neither")),
+    };
+    let vars = match options.get("let") {
+        None => Vec::new(),
+        Some(vars) => variables(vars, budget, &at.field("let"))?,
+    };
+    let pipeline = match options.get("pipeline") {
+        None if fields.is_none() => {
+            return Err(at.refused("needs a pipeline, or localField and foreignField"));
+        }
+        None => Pipeline::default(),
+        Some(stages) => {
+            let at = at.field("pipeline");
+            let stages = array(stages, &at)?;
+            let names: Vec<_> = vars.iter().map(|(name, _)| name.as_str()).collect();
+            budget.bound(&names, |budget| {
+                read_stages(stages, lookups + 1, budget, &at)
+            })?
+        }
+    };
+    let target = path_of(needed("as")?, &at.field("as"))?;
+    Ok(Lookup {
+        from,
+        fields,
+        vars,
+        pipeline,
+        target,
+    })
+}
+
+fn output(
+    fields: &Document,
+    budget: &mut Budget,
+    at: &At<'_>,
+) -> Result<Vec<(String, Accumulator)>, Refused> {
+    match fields.get("output") {
+        None => Ok(Vec::new()),
+        Some(output) => {
+            let at = at.field("output");
+            Accumulator::read_all(object(output, &at)?.iter(), budget, &at)
+        }
+    }
+}
+
+fn group_by(fields: &Document, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
+    let by = fields
+        .get("groupBy")
+        .ok_or_else(|| at.refused("needs groupBy"))?;
+    Expression::read(by, budget, &at.field("groupBy"))
+}
+
+/// A value that the server takes as a constant.
+fn constant(value: &Bson, at: &At<'_>) -> Result<Bson, Refused> {
+    match value {
+        Bson::String(text) if text.starts_with('$') => Err(at.refused("must be a value, no path")),
+        Bson::Document(_) | Bson::Array(_) | Bson::RegularExpression(_) => {
+            Err(at.refused("must be a single value"))
+        }
+        value => Ok(value.clone()),
+    }
+}
+
+fn bucket(fields: &Document, budget: &mut Budget, at: &At<'_>) -> Result<Stage, Refused> {
+    only(fields, &["groupBy", "boundaries", "default", "output"], at)?;
+    let by = group_by(fields, budget, at)?;
+    let list_at = at.field("boundaries");
+    let boundaries = array(
+        fields
+            .get("boundaries")
+            .ok_or_else(|| at.refused("needs boundaries"))?,
+        &list_at,
+    )?;
+    if boundaries.len() < 2
+        || i64::try_from(boundaries.len()).is_ok_and(|count| count > MAX_BUCKETS)
+    {
+        return Err(list_at.refused(format!("must have 2 to {MAX_BUCKETS} items")));
+    }
+    let boundaries = boundaries
+        .iter()
+        .enumerate()
+        .map(|(index, value)| constant(value, &list_at.index(index)));
+    Ok(Stage::Bucket {
+        by,
+        boundaries: boundaries.collect::<Result<_, _>>()?,
+        default: fields
+            .get("default")
+            .map(|value| constant(value, &at.field("default")))
+            .transpose()?,
+        output: output(fields, budget, at)?,
+    })
+}
+
+fn bucket_auto(fields: &Document, budget: &mut Budget, at: &At<'_>) -> Result<Stage, Refused> {
+    only(fields, &["groupBy", "buckets", "output", "granularity"], at)?;
+    let buckets = fields
+        .get("buckets")
+        .ok_or_else(|| at.refused("needs buckets"))?;
+    let granularity = match fields.get("granularity") {
+        None => None,
+        Some(value) => {
+            let at = at.field("granularity");
+            let name = string(value, &at)?;
+            let known = GRANULARITIES.into_iter().find(|known| *known == name);
+            Some(known.ok_or_else(|| at.unknown("series", &GRANULARITIES))?)
+        }
+    };
+    Ok(Stage::BucketAuto {
+        by: group_by(fields, budget, at)?,
+        buckets: whole(buckets, 1, MAX_BUCKETS, &at.field("buckets"))?,
+        granularity,
+        output: output(fields, budget, at)?,
+    })
+}
+
+fn gathered(fields: &[(String, Accumulator)]) -> Document {
+    fields
+        .iter()
+        .map(|(name, field)| (name.clone(), field.to_bson()))
+        .collect()
+}
+
+fn expressions(fields: &[(String, Expression)]) -> Document {
+    fields
+        .iter()
+        .map(|(name, field)| (name.clone(), field.to_bson()))
+        .collect()
+}
+
+impl Shown {
+    fn all(fields: &[(String, Self)]) -> Document {
+        let one = |field: &Self| match field {
+            Self::Plain(shown) => Bson::Boolean(*shown),
+            Self::Nested(fields) => Bson::Document(Self::all(fields)),
+            Self::Computed(expression) => expression.to_bson(),
+        };
+        fields
+            .iter()
+            .map(|(name, field)| (name.clone(), one(field)))
+            .collect()
+    }
+}
+
+impl Stage {
+    fn to_bson(&self, wall: &Wall) -> Document {
+        match self {
+            Self::Match(filter) => doc! { "$match": filter.to_bson() },
+            Self::Group { id, fields } => {
+                let mut group = doc! { "_id": id.to_bson() };
+                group.extend(gathered(fields));
+                doc! { "$group": group }
+            }
+            Self::Sort(sort) => doc! { "$sort": sort.to_bson() },
+            Self::Limit(limit) => doc! { "$limit": *limit },
+            Self::Skip(skip) => doc! { "$skip": *skip },
+            Self::Project(fields) => doc! { "$project": Shown::all(fields) },
+            Self::Unwind {
+                path,
+                index,
+                keep_empty,
+            } => {
+                let mut options =
+                    doc! { "path": format!("${path}"), "preserveNullAndEmptyArrays": *keep_empty };
+                if let Some(index) = index {
+                    options.insert("includeArrayIndex", index);
+                }
+                doc! { "$unwind": options }
+            }
+            Self::Lookup(lookup) => doc! { "$lookup": lookup.to_bson(wall) },
+            Self::AddFields(fields) => doc! { "$addFields": expressions(fields) },
+            Self::Unset(paths) => doc! { "$unset": paths.clone() },
+            Self::Count(name) => doc! { "$count": name },
+            Self::Bucket {
+                by,
+                boundaries,
+                default,
+                output,
+            } => {
+                let mut options =
+                    doc! { "groupBy": by.to_bson(), "boundaries": boundaries.clone() };
+                if let Some(default) = default {
+                    options.insert("default", default.clone());
+                }
+                doc! { "$bucket": with_output(options, output) }
+            }
+            Self::BucketAuto {
+                by,
+                buckets,
+                granularity,
+                output,
+            } => {
+                let mut options = doc! { "groupBy": by.to_bson(), "buckets": *buckets };
+                if let Some(granularity) = granularity {
+                    options.insert("granularity", *granularity);
+                }
+                doc! { "$bucketAuto": with_output(options, output) }
+            }
+            Self::Facet(facets) => {
+                // The stages before have read the documents; a facet reads none of its own.
+                let stages = |pipeline: &Pipeline| {
+                    Bson::Array(pipeline.stages(wall).map(Bson::Document).collect())
+                };
+                let facets: Document = facets
+                    .iter()
+                    .map(|(name, pipeline)| (name.clone(), stages(pipeline)))
+                    .collect();
+                doc! { "$facet": facets }
+            }
+            Self::SortByCount(by) => doc! { "$sortByCount": by.to_bson() },
+            Self::ReplaceRoot(root) => doc! { "$replaceRoot": { "newRoot": root.to_bson() } },
+            Self::Sample(size) => doc! { "$sample": { "size": *size } },
+        }
+    }
+}
+
+fn with_output(mut options: Document, output: &[(String, Accumulator)]) -> Document {
+    if !output.is_empty() {
+        options.insert("output", gathered(output));
+    }
+    options
+}
+
+impl Lookup {
+    /// Always with a pipeline, also where the client wrote none: the wall stands in it.
+    fn to_bson(&self, wall: &Wall) -> Document {
+        let mut options = doc! { "from": &self.from };
+        if let Some((local, foreign)) = &self.fields {
+            options.insert("localField", local);
+            options.insert("foreignField", foreign);
+        }
+        if !self.vars.is_empty() {
+            options.insert("let", expressions(&self.vars));
+        }
+        options.insert("pipeline", self.pipeline.to_bson(wall));
+        options.insert("as", &self.target);
+        options
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is a failed test"
+)]
+mod tests {
+    use bson::bson;
+
+    use super::*;
+
+    fn read(stages: Bson) -> Result<Pipeline, Refused> {
+        let Bson::Array(stages) = stages else {
+            panic!("no array")
+        };
+        Pipeline::read(&stages, &mut Budget::default(), &At::root("pipeline"))
+    }
+
+    fn wall() -> Wall {
+        Wall::new("t", "w")
+    }
+
+    #[test]
+    fn every_stage_passes_behind_the_wall() {
+        let stages = bson!([
+            {"$match": {"a": {"$gt": 1}}},
+            {"$lookup": {"from": "other", "localField": "a", "foreignField": "b", "as": "joined"}},
+            {"$unwind": "$joined"},
+            {"$addFields": {"n": {"$add": ["$a", 1]}}},
+            {"$set": {"m": "$$ROOT.a"}},
+            {"$unset": ["x", "y.z"]},
+            {"$project": {"a": 1, "b": {"c": "$n"}, "_id": 0}},
+            {"$group": {"_id": "$a", "n": {"$sum": 1}, "all": {"$push": "$$ROOT"}, "c": {"$count": {}}}},
+            {"$sort": {"n": -1}},
+            {"$facet": {"one": [{"$limit": 5}], "two": [{"$count": "n"}]}},
+            {"$replaceRoot": {"newRoot": {"x": "$one"}}},
+            {"$bucket": {"groupBy": "$a", "boundaries": [0, 10], "default": "other", "output": {"n": {"$sum": 1}}}},
+            {"$bucketAuto": {"groupBy": "$a", "buckets": 3, "granularity": "R5"}},
+            {"$sortByCount": "$a"},
+            {"$sample": {"size": 3}},
+            {"$skip": 1},
+            {"$limit": 5},
+            {"$count": "total"},
+        ]);
+        let rebuilt = read(stages).unwrap().to_bson(&wall());
+        assert_eq!(
+            rebuilt[0],
+            doc! {"$match": {"_tenantId": "t", "_workspaceId": "w"}}
+        );
+        assert_eq!(rebuilt[1], doc! {"$unset": ["_tenantId", "_workspaceId"]});
+        assert_eq!(rebuilt.len(), 2 + STAGES.len());
+    }
+
+    /// Wherever documents of a collection are read, at any depth, the wall stands first.
+    #[test]
+    fn each_lookup_has_a_wall_of_its_own() {
+        let inner = bson!({"$lookup": {"from": "c", "let": {"x": "$a"}, "pipeline": [{"$match": {"$expr": {"$eq": ["$a", "$$x"]}}}], "as": "j"}});
+        let outer = bson!([{"$facet": {"f": [{"$lookup": {"from": "b", "localField": "a", "foreignField": "a", "pipeline": [inner], "as": "k"}}]}}]);
+        let rebuilt = Bson::Array(
+            read(outer)
+                .unwrap()
+                .to_bson(&wall())
+                .into_iter()
+                .map(Bson::Document)
+                .collect(),
+        );
+        fn walls(value: &Bson, found: &mut Vec<bool>) {
+            match value {
+                Bson::Document(fields) => {
+                    if let Ok(lookup) = fields.get_document("$lookup") {
+                        let head = lookup.get_array("pipeline").unwrap();
+                        found.push(
+                            head[0] == bson!({"$match": wall().predicate()})
+                                && head[1] == bson!({"$unset": ["_tenantId", "_workspaceId"]}),
+                        );
+                    }
+                    fields.values().for_each(|field| walls(field, found));
+                }
+                Bson::Array(items) => items.iter().for_each(|item| walls(item, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        walls(&rebuilt, &mut found);
+        assert_eq!(found, [true, true]);
+    }
+
+    #[test]
+    fn what_does_not_pass_is_named() {
+        for (stages, at) in [
+            (bson!([{"$out": "x"}]), "pipeline[0].$out"),
+            (bson!([{"$merge": {"into": "x"}}]), "pipeline[0].$merge"),
+            (bson!([{"$unionWith": "x"}]), "pipeline[0].$unionWith"),
+            (bson!([{"$graphLookup": {}}]), "pipeline[0].$graphLookup"),
+            (
+                bson!([{"$match": {}}, {"$facet": {"f": [{"$out": "x"}]}}]),
+                "pipeline[1].$facet.f[0].$out",
+            ),
+            (
+                bson!([{"$lookup": {"from": "a", "pipeline": [{"$unionWith": "b"}], "as": "j"}}]),
+                "pipeline[0].$lookup.pipeline[0].$unionWith",
+            ),
+            (
+                bson!([{"$lookup": {"from": {"db": "x", "coll": "y"}, "pipeline": [], "as": "j"}}]),
+                "pipeline[0].$lookup.from",
+            ),
+            (
+                bson!([{"$lookup": {"from": "system.users", "pipeline": [], "as": "j"}}]),
+                "pipeline[0].$lookup.from",
+            ),
+            (
+                bson!([{"$lookup": {"from": "postern.record", "pipeline": [], "as": "j"}}]),
+                "pipeline[0].$lookup.from",
+            ),
+            (
+                bson!([{"$lookup": {"from": "a", "localField": "_tenantId", "foreignField": "x", "as": "j"}}]),
+                "pipeline[0].$lookup.localField",
+            ),
+            (
+                bson!([{"$lookup": {"from": "a", "pipeline": [], "as": "_tenantId"}}]),
+                "pipeline[0].$lookup.as",
+            ),
+            (
+                bson!([{"$match": {"$where": "1"}}]),
+                "pipeline[0].$match.$where",
+            ),
+            (
+                bson!([{"$project": {"x": {"$function": {}}}}]),
+                "pipeline[0].$project.x.$function",
+            ),
+            (
+                bson!([{"$project": {"_tenantId": 1}}]),
+                "pipeline[0].$project._tenantId",
+            ),
+            (
+                bson!([{"$group": {"_id": 1, "x": {"$accumulator": {}}}}]),
+                "pipeline[0].$group.x.$accumulator",
+            ),
+            (
+                bson!([{"$group": {"_id": 1, "_tenantId": {"$sum": 1}}}]),
+                "pipeline[0].$group._tenantId",
+            ),
+            (
+                bson!([{"$sort": {"score": {"$meta": "textScore"}}}]),
+                "pipeline[0].$sort.score",
+            ),
+            (bson!([{"$match": {}, "$limit": 1}]), "pipeline[0]"),
+            (bson!([1]), "pipeline[0]"),
+            (
+                bson!([{"$unwind": {"path": "$_workspaceId"}}]),
+                "pipeline[0].$unwind.path",
+            ),
+            (bson!([{"$count": "_tenantId"}]), "pipeline[0].$count"),
+            (bson!([{"$limit": 0}]), "pipeline[0].$limit"),
+        ] {
+            assert_eq!(read(stages.clone()).unwrap_err().at, at, "{stages}");
+        }
+    }
+
+    #[test]
+    fn stages_and_joins_are_counted() {
+        assert!(
+            read(Bson::Array(vec![bson!({"$limit": 1}); 65]))
+                .unwrap_err()
+                .reason
+                .contains("stages")
+        );
+        let mut nested = bson!({"$limit": 1});
+        for _ in 0..6 {
+            nested = bson!({"$lookup": {"from": "a", "pipeline": [nested], "as": "j"}});
+        }
+        assert!(
+            read(bson!([nested]))
+                .unwrap_err()
+                .reason
+                .contains("in one another")
+        );
+    }
+}
