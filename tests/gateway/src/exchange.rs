@@ -185,6 +185,7 @@ impl<'c> Exchange<'c> {
             minor: head.minor,
             headers: &head.headers,
             path: &head.target.path,
+            server: self.worker.config.server,
         };
         Ok(self.answer.send_head(self.writer, asked).await?)
     }

@@ -153,6 +153,26 @@ impl Call {
         self
     }
 
+    /// The one value of a header so far.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        let headers = self.headers.as_ref().ok()?;
+        headers.get(name)?.to_str().ok().map(str::to_owned)
+    }
+
+    /// With as many headers more as it takes to send `lines` of them, `Host` and
+    /// `Content-Length` included, behind those that are there.
+    #[must_use]
+    pub fn filled(self, lines: usize) -> Self {
+        let there = self.headers.as_ref().map_or(0, HeaderMap::len);
+        let host = 1;
+        // hyper tells the length of every body, and that there is none where one is usual.
+        let usual = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
+        let length = usize::from(usual || !self.body.is_empty());
+        let missing = lines.saturating_sub(there + host + length);
+        (0..missing).fold(self, |call, n| call.add(&format!("x-filler-{n}"), b"x"))
+    }
+
     /// With this idempotency key.
     #[must_use]
     pub fn key(self, key: &str) -> Self {

@@ -29,6 +29,8 @@ pub struct Config {
     pub real_ip_header: String,
     /// `nginx_config.http.real_ip_from`: whose word on the client's address counts.
     pub real_ip_from: Vec<IpAddr>,
+    /// What `Server` says: without `apisix.enable_server_tokens` no version.
+    pub server: &'static [u8],
     /// `nginx_config.http.underscores_in_headers`.
     pub underscores: bool,
     /// `nginx_config.http.client_max_body_size`, 0 for none.
@@ -65,6 +67,7 @@ struct File {
 #[serde(default)]
 struct Apisix {
     node_listen: Option<Listen>,
+    enable_server_tokens: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -212,6 +215,10 @@ impl Config {
         );
         Ok(Self {
             listen: listen(apisix.node_listen),
+            server: match apisix.enable_server_tokens {
+                Some(false) => b"APISIX",
+                Some(true) | None => b"APISIX/3.18.0-standin",
+            },
             runner,
             socket,
             home,

@@ -70,6 +70,8 @@ pub struct Asked<'r> {
     pub headers: &'r Fields,
     /// The path, for its extension.
     pub path: &'r [u8],
+    /// What the gateway says it is.
+    pub server: &'static [u8],
 }
 
 /// An answer before and after its head is sent.
@@ -294,7 +296,8 @@ impl Answer {
         for (name, value) in &self.fields.0 {
             push_field(&mut out, name, value);
         }
-        out.extend_from_slice(b"Server: APISIX/3.18.0-standin\r\n\r\n");
+        push_field(&mut out, b"Server", asked.server);
+        out.extend_from_slice(b"\r\n");
         self.ending = Some(ending);
         writer.send(&out).await
     }

@@ -2,81 +2,21 @@
 //! it learns who asks from headers that no client can forge, and the path as it
 //! was judged. The upstream here tells back what it received.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
 use postern_harness::stack::Stack;
 use postern_harness::token::Token;
 use postern_harness::wait_for;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use postern_suites::foreign::{self, received, rerouted};
 
 use super::SOON;
-
-/// Answers each request with its own head, as JSON text, and closes.
-async fn tell_back(mut stream: TcpStream) -> Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        ensure!(head.len() < 64 << 10, "a head without end");
-        head.push(stream.read_u8().await?);
-    }
-    let body = json!({"head": String::from_utf8_lossy(&head)}).to_string();
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    Ok(stream.shutdown().await?)
-}
-
-/// The routes with the family of documents sent to another upstream, as an operator
-/// would write them.
-fn rerouted(stack: &Stack, port: u16) -> Result<(PathBuf, String)> {
-    let path = stack.folder()?.join("run/conf/apisix.yaml");
-    let mut file: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(&path)?)?;
-    let upstreams = file["upstreams"]
-        .as_array_mut()
-        .context("a list of upstreams")?;
-    let nodes = json!({ format!("127.0.0.1:{port}"): 1 });
-    upstreams.push(json!({"id": "foreign", "type": "roundrobin", "nodes": nodes}));
-    let routes = file["routes"].as_array_mut().context("a list of routes")?;
-    let route = routes.iter_mut().find(|route| route["id"] == "mongo");
-    let route = route.context("a route of the family")?;
-    route["upstream_id"] = json!("foreign");
-    let chain = route["plugins"]["ext-plugin-pre-req"]["conf"].as_array_mut();
-    let last = chain
-        .and_then(|chain| chain.last_mut())
-        .context("a chain")?;
-    assert_eq!(last["name"], "context");
-    last["value"] = json!(r#"{"mode":"headers"}"#);
-    let text = serde_yaml_ng::to_string(&file)?;
-    Ok((path, format!("{text}#END\n")))
-}
-
-/// The values of a header in a head, whichever way it is spelt.
-fn received(head: &str, name: &str) -> Vec<String> {
-    head.lines()
-        .filter_map(|line| line.split_once(':'))
-        .filter(|(key, _)| key.to_lowercase().replace('_', "-") == name)
-        .map(|(_, value)| value.trim().to_owned())
-        .collect()
-}
 
 #[tokio::test]
 async fn another_upstream_learns_who_asks_and_nothing_forged() -> Result<()> {
     let stack = Stack::start().await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(tell_back(stream));
-        }
-    });
+    let port = foreign::start().await?;
     let acme = stack.with_tenant("acme").await?;
     let dev = acme.with_workspace("dev", &["mongo"]).await?;
-    let (routes, text) = rerouted(&stack, port)?;
+    let (routes, text) = rerouted(&stack, port, |family| family == "mongo")?;
     let path = format!("/v1/mongo/{}/collections/a%20b/documents", dev.id);
     let token = Token::of_tenant(&acme.id, "workspace_operator").pinned_to(&dev.id);
     let client = stack
