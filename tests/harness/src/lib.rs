@@ -7,10 +7,13 @@
 
 pub mod api;
 pub mod http;
+mod installation;
 pub mod keycloak;
+pub mod mongo;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod services;
 pub mod stack;
