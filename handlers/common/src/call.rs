@@ -13,7 +13,7 @@ use postern_contract::{Code, Params, Route, header};
 
 use crate::etag::IfMatch;
 use crate::fields::Fields;
-use crate::idempotency::Keyed;
+use crate::idempotency::{Begun, Keyed};
 use crate::query::Query;
 use crate::unseal::Admitted;
 use crate::{Caller, Failure, Scope};
@@ -72,6 +72,7 @@ pub struct Call {
     head: Parts,
     body: UnreadBody,
     body_time: Duration,
+    begun: Begun,
 }
 
 impl Call {
@@ -80,6 +81,7 @@ impl Call {
         head: Parts,
         body: UnreadBody,
         body_time: Duration,
+        begun: Begun,
     ) -> Self {
         let Admitted {
             caller,
@@ -93,6 +95,7 @@ impl Call {
             head,
             body,
             body_time,
+            begun,
         }
     }
 
@@ -210,8 +213,9 @@ impl Call {
         Ok((body, fields))
     }
 
-    /// Whose action this is, for a mutation whose body has been read. Without an
-    /// Idempotency-Key (the operator may allow that) there is nothing to replay.
+    /// Whose action this is, for a mutation whose body has been read and which begins
+    /// now: it answers for the claim from here on. Without an Idempotency-Key (the
+    /// operator may allow that) there is nothing to replay.
     ///
     /// # Errors
     /// `IDEMPOTENCY_KEY_INVALID`, `HEADER_REPEATED`.
@@ -249,6 +253,7 @@ impl Call {
                 .filter(|(name, _)| FINGERPRINTED.contains(name))
                 .collect(),
         };
+        self.begun.set();
         Ok(Some(Keyed {
             scope: scope.digest(&key),
             fingerprint: request.fingerprint(&sha256(body)),

@@ -22,13 +22,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use postern_claims::{ClaimStore, Holder};
+use postern_claims::ClaimStore;
 use postern_context::OpeningKeys;
 use postern_contract::{Code, Route, header};
 
 use crate::call::UnreadBody;
+use crate::idempotency::Pending;
 use crate::unseal::{Admitted, unseal};
-use crate::{Call, Caller, Failure, Reply, Router, etag, idempotency, telemetry};
+use crate::{Call, Caller, Failure, Reply, Router, etag, telemetry};
 
 /// Time-outs of a request.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub struct Denial<'d> {
     pub caller: &'d Caller,
     /// What was asked for.
     pub route: &'static Route,
-    /// The resource in the path; empty: none.
+    /// The resource asked for, by default that of the path; empty: none.
     pub resource: &'d str,
     /// Why.
     pub code: Code,
@@ -170,38 +171,28 @@ impl Chain {
             .last()
             .map(|(_, value)| value.to_owned())
             .unwrap_or_default();
-        let call = Call::new(admitted, head, body, self.times.body);
+        let claim = Pending::new(self.claims.as_ref(), caller.context().claim.as_ref());
+        let call = Call::new(admitted, head, body, self.times.body, claim.begun());
         let handled = tokio::time::timeout(self.times.request, handler(call)).await;
         let result = handled.unwrap_or(Err(Failure::Deadline));
         if let (Err(failure), Some(caller)) = (&result, &known.caller) {
-            self.release(failure, caller).await;
-            if failure.verdict().status == 403 {
+            // Past the deadline the mutation may still run: its claim lapses by itself.
+            if !matches!(failure, Failure::Deadline) {
+                claim.release().await;
+            }
+            if let Some(denied) = failure.denied() {
+                let resource = denied.unwrap_or(&resource);
                 let code = failure.code();
                 self.deny(Denial {
                     caller,
                     route,
-                    resource: &resource,
+                    resource,
                     code,
                 })
                 .await;
             }
         }
         result
-    }
-
-    /// Nothing was decided, so a retry need not wait for the claim's end. Past the
-    /// deadline the mutation may still run: its claim lapses by itself.
-    async fn release(&self, failure: &Failure, caller: &Caller) {
-        let (Some(claims), Some(claim)) = (&self.claims, &caller.context().claim) else {
-            return;
-        };
-        if let (Ok(scope), Ok(holder)) = (
-            claim.scope.as_slice().try_into(),
-            claim.holder.as_slice().try_into(),
-        ) && !matches!(failure, Failure::Deadline)
-        {
-            idempotency::mark(claims.release(scope, Holder(holder))).await;
-        }
     }
 
     async fn deny(&self, denial: Denial<'_>) {

@@ -22,6 +22,9 @@ pub struct Refusal {
     pub details: Vec<Detail>,
     /// Sent along: `Allow`, `Retry-After`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the caller was denied, where the refusal is no 403: another tenant's answers
+    /// as what does not exist.
+    pub denied: Option<String>,
 }
 
 /// Everything that can stand in a request's way.
@@ -67,6 +70,7 @@ impl Failure {
             message: message.into(),
             details: Vec::new(),
             headers: Vec::new(),
+            denied: None,
         }))
     }
 
@@ -82,6 +86,7 @@ impl Failure {
             message,
             details,
             headers: Vec::new(),
+            denied: None,
         }))
     }
 
@@ -115,6 +120,25 @@ impl Failure {
             refusal.details = details;
         }
         self
+    }
+
+    /// Says that this hides a resource which is another tenant's.
+    #[must_use]
+    pub fn denying(mut self, resource: impl Into<String>) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.denied = Some(resource.into());
+        }
+        self
+    }
+
+    /// Whether this is a denial, for the audit trail, and of what if it says so.
+    #[must_use]
+    pub fn denied(&self) -> Option<Option<&str>> {
+        let named = match self {
+            Self::Refused(refusal) => refusal.denied.as_deref(),
+            _ => None,
+        };
+        (named.is_some() || self.verdict().status == 403).then_some(named)
     }
 
     /// A fault of ours: 500, the cause logged.

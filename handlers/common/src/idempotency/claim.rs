@@ -3,9 +3,13 @@
 //! Whatever fails here costs speed only: a claim that nobody marks lapses, and the
 //! next request finds the record.
 
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postern_claims::{ClaimStore, Holder, LEASE};
+use postern_context::Claim;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Keyed;
@@ -51,8 +55,63 @@ impl Held {
     }
 }
 
+/// The claim of a request that is being judged. Dropped before its mutation has begun, it is
+/// released: a client that leaves in the middle of its body takes the request's future
+/// along, and its retry need not wait for the claim's end.
+pub(crate) struct Pending {
+    claim: Option<(ClaimStore, [u8; 32], Holder)>,
+    begun: Begun,
+}
+
+/// Whether a mutation answers for the claim from now on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Begun(Arc<AtomicBool>);
+
+impl Begun {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Pending {
+    pub(crate) fn new(store: Option<&ClaimStore>, claim: Option<&Claim>) -> Self {
+        let named = claim.and_then(|claim| {
+            let scope = claim.scope.as_slice().try_into().ok()?;
+            Some((scope, Holder(claim.holder.as_slice().try_into().ok()?)))
+        });
+        let claim = store
+            .zip(named)
+            .map(|(store, (scope, holder))| (store.clone(), scope, holder));
+        Self {
+            claim,
+            begun: Begun::default(),
+        }
+    }
+
+    pub(crate) fn begun(&self) -> Begun {
+        self.begun.clone()
+    }
+
+    /// Nothing was decided: a retry need not wait for the claim's end.
+    pub(crate) async fn release(mut self) {
+        if let Some((store, scope, holder)) = self.claim.take() {
+            mark(store.release(&scope, holder)).await;
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((store, scope, holder)) = self.claim.take()
+            && !self.begun.0.load(Ordering::Relaxed)
+        {
+            tokio::spawn(async move { mark(store.release(&scope, holder)).await });
+        }
+    }
+}
+
 /// Marks a claim; a failure to do so is logged and goes no further.
-pub(crate) async fn mark(marking: impl Future<Output = Result<(), sqlx::Error>>) {
+async fn mark<E: Display>(marking: impl Future<Output = Result<(), E>>) {
     match tokio::time::timeout(PATIENCE, marking).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "a claim was not marked; it lapses"),

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use http::Method;
-use postern_claims::{Claim as Held, ClaimStore, Holder};
+use postern_claims::{Claim as Held, ClaimStore, Holder, LEASE};
 use postern_context::Claim;
 use postern_contract::Family;
 use postern_contract::idempotency::{IdempotencyKey, Scope};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::{Caller, Deployment, Request, Server, code, make_tenant, tenant};
 
@@ -385,7 +387,7 @@ async fn a_claim_is_marked_or_released() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
-    let claims = ClaimStore::new(deployment.pool.clone());
+    let claims = ClaimStore::over(deployment.pool.clone(), Duration::from_secs(1));
     let scope = Scope {
         issuer: "https://issuer",
         tenant: "",
@@ -420,6 +422,44 @@ async fn a_claim_is_marked_or_released() {
         ),
         "{done:?}"
     );
+}
+
+/// A client leaves in the middle of its body: the claim goes at once, not when it lapses.
+#[tokio::test]
+async fn a_claim_goes_with_a_body_that_breaks_off() {
+    let deployment = Deployment::new().await;
+    let server = deployment.serve("a").await;
+    let admin = Caller::platform("platform_admin");
+    let claims = ClaimStore::over(deployment.pool.clone(), Duration::from_secs(1));
+    let scope = [7; 32];
+    let Held::New(Holder(holder)) = claims.claim(&scope).await.unwrap() else {
+        panic!("nobody has claimed this")
+    };
+    let mut request = post(&admin, "k", &tenant());
+    request.claim = Some(Claim {
+        scope: scope.to_vec(),
+        holder: holder.to_vec(),
+    });
+    let context = request.context(&deployment).unwrap();
+    let head = format!(
+        "POST /v1/tenants HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\
+         Idempotency-Key: k\r\nX-Postern-Context: {context}\r\n\r\n{{\"slug\":"
+    );
+    let mut client = TcpStream::connect(server.ports[0].address()).await.unwrap();
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    drop(client);
+    let released = async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM postern_claims.claim")
+            .fetch_one(&deployment.pool)
+            .await?;
+        anyhow::ensure!(left == 0, "{left} claims are left");
+        Ok(())
+    };
+    // Well before it would lapse; and lapsed rows stay until a sweep, half a minute later.
+    postern_harness::wait_for("the claim to go", LEASE / 2, released)
+        .await
+        .unwrap();
 }
 
 /// The database ends every connection, one of them in the middle of a transaction.
