@@ -1,9 +1,14 @@
 //! Reading a JSON object field by field, so that a refusal lists every bad one.
 //!
 //! [`Fields`] collects complaints instead of returning at the first; what the
-//! reader never asked for is unknown and refused as well.
+//! reader never asked for is unknown and refused as well, and so is a name that stands
+//! twice: readers of JSON differ on which of the two counts (RFC 8259, 4).
+
+use std::fmt;
 
 use postern_contract::Detail;
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::Failure;
@@ -33,20 +38,9 @@ impl Fields {
     /// # Errors
     /// `VALIDATION_ERROR` when it is not JSON, nested deeper than 128 levels, or not an object.
     pub fn parse(body: &[u8]) -> Result<Self, Failure> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
+        serde_json::from_slice(body).map_err(|error| {
             Failure::invalid_field("body", format!("must be a JSON object: {error}"))
-        })?;
-        match value {
-            Value::Object(members) => Ok(Self {
-                members,
-                known: Vec::new(),
-                details: Vec::new(),
-            }),
-            other => Err(Failure::invalid_field(
-                "body",
-                format!("must be a JSON object, not {}", kind(&other)),
-            )),
-        }
+        })
     }
 
     /// A member, taken out; `null` counts as a value.
@@ -127,13 +121,10 @@ impl Fields {
     /// # Errors
     /// `VALIDATION_ERROR` with every complaint, unknown members included.
     pub fn finish(mut self) -> Result<(), Failure> {
-        // Bounded: a body may have a hundred thousand unknown members.
-        const MAX_DETAILS: usize = 50;
         let known = self.known.join(", ");
         for name in self.members.keys().take(MAX_DETAILS) {
-            let shown: String = name.chars().take(64).collect();
             self.details.push(Detail::new(
-                shown,
+                shown(name),
                 format!("is not known here; known are {known}"),
             ));
         }
@@ -142,6 +133,43 @@ impl Fields {
         } else {
             Err(Failure::invalid(self.details))
         }
+    }
+}
+
+/// Of each kind of complaint: a body may have a hundred thousand members.
+const MAX_DETAILS: usize = 50;
+
+/// A member's name, for a complaint.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let (mut members, mut details) = (Map::new(), Vec::new());
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.contains_key(&name) && details.len() < MAX_DETAILS {
+                        details.push(Detail::new(shown(&name), "stands twice: name it once"));
+                    }
+                    members.insert(name, value);
+                }
+                Ok(Fields {
+                    members,
+                    known: Vec::new(),
+                    details,
+                })
+            }
+        }
+        deserializer.deserialize_map(Members)
     }
 }
 
@@ -256,6 +284,23 @@ mod tests {
             .collect();
         assert_eq!(named, ["slug", "displayName", "plan", "surprise"]);
         assert_eq!(verdict.status, 400);
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        let mut fields = Fields::parse(br#"{"slug":"abc","plan":"x","sl\u0075g":"abd"}"#).unwrap();
+        fields.required("slug", slug);
+        fields.required("plan", text(1, 10));
+        let failure = fields.finish().unwrap_err();
+        let verdict = failure.verdict();
+        assert_eq!((verdict.status, verdict.details.len()), (400, 1));
+        assert_eq!(verdict.message, "slug stands twice: name it once");
+        let many = format!("{{{}\"a\":1}}", r#""a":1,"#.repeat(100_000));
+        let failure = Fields::parse(many.as_bytes())
+            .unwrap()
+            .finish()
+            .unwrap_err();
+        assert!(failure.verdict().details.len() <= 2 * MAX_DETAILS);
     }
 
     #[test]
