@@ -113,7 +113,8 @@ impl Platform {
     }
 
     /// Removes what is old and measures what is left, `every` so often, until `stop`.
-    pub async fn sweep(&self, every: Duration, stop: CancellationToken) {
+    /// Events of the audit trail are old after `audit_days`.
+    pub async fn sweep(&self, every: Duration, audit_days: u16, stop: CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(every))
             .await
@@ -124,6 +125,7 @@ impl Platform {
                 store::directory::forget(&self.pool).await?;
                 store::revocations::forget(&self.pool).await?;
                 store::outbox::forget(&self.pool).await?;
+                store::audit::forget(&self.pool, audit_days).await?;
                 self.provisioning.measure().await
             };
             if let Err(error) = swept.await {

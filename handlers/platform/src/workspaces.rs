@@ -77,7 +77,7 @@ pub(crate) async fn create(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
     };
     let scope = call.scope()?;
     if !scope.reaches(tenant) {
-        return Err(tenant_not_found(&tenant.to_string()));
+        return Err(tenant_not_found(&tenant.to_string()).denying(tenant.to_string()));
     }
     crate::refuse_pinned(&call.caller, "making a workspace")?;
     let waits = capabilities.iter().any(|name| app.provisioning.backs(name));

@@ -48,6 +48,9 @@ pub struct Config {
     /// Kept outcomes.
     #[serde(default)]
     pub idempotency: Idempotency,
+    /// How long events of the audit trail are kept.
+    #[serde(default = "audit_days")]
+    pub audit_days: u16,
     /// Backends of workspaces.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -67,6 +70,11 @@ pub struct Config {
 
 fn all_families() -> Vec<Family> {
     FAMILIES.into()
+}
+
+/// Thirteen months: a whole year can be looked at when it is over.
+fn audit_days() -> u16 {
+    400
 }
 
 /// Certificates of the directory, PEM files; clients need one of the authority.
@@ -294,6 +302,7 @@ impl Config {
             self.limits.connections >= 1,
             "limits.connections: 1 at least"
         );
+        ensure!(self.audit_days >= 1, "auditDays: 1 at least");
         self.mode()?;
         Ok(())
     }
@@ -379,6 +388,7 @@ mod tests {
         assert_eq!(format!("{:?}", shown.log), format!("{:?}", plain.log));
         assert_eq!(format!("{:?}", shown.claims), format!("{:?}", plain.claims));
         assert_eq!(shown.families, plain.families);
+        assert_eq!(shown.audit_days, plain.audit_days);
         assert_eq!(shown.api.versions, plain.api.versions);
         let sizes = |d: &Database| {
             (
@@ -406,6 +416,7 @@ mod tests {
             ("limits: {requestS: 1}\n", "requestS"),
             ("api: {versions: [now]}\n", "api.versions"),
             ("socketMode: rw\n", "socketMode"),
+            ("auditDays: 0\n", "auditDays"),
         ] {
             let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
             assert!(error.contains(named), "{more}: {error}");

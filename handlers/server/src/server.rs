@@ -189,7 +189,8 @@ impl Server {
         background.spawn(async move { working.run(ending).await });
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let every = Duration::from_millis(self.config.idempotency.sweep_ms);
-        background.spawn(async move { platform.sweep(every, ending).await });
+        let audit_days = self.config.audit_days;
+        background.spawn(async move { platform.sweep(every, audit_days, ending).await });
         if let Some(Directory {
             listener,
             feed,

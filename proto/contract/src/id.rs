@@ -31,6 +31,12 @@ macro_rules! id {
                 Self(Ulid::generate())
             }
 
+            /// The least id of a time, in ms since the epoch: those made before sort before it.
+            #[must_use]
+            pub fn least_of(ms: u64) -> Self {
+                Self(Ulid::from_parts(ms, 0))
+            }
+
             /// The 128 bits behind the prefix.
             #[must_use]
             pub fn to_bits(self) -> u128 {
@@ -108,6 +114,16 @@ mod tests {
             serde_json::from_str::<TenantId>(&format!("\"{id}\"")).unwrap(),
             id
         );
+    }
+
+    #[test]
+    fn the_least_id_of_a_time_lies_between() {
+        let now = std::time::SystemTime::now();
+        let ms = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let ms = u64::try_from(ms.as_millis()).unwrap();
+        let made = AuditId::new();
+        assert!(AuditId::least_of(ms) <= made);
+        assert!(AuditId::least_of(ms + 60_000).to_string() > made.to_string());
     }
 
     #[test]

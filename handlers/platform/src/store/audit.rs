@@ -133,6 +133,36 @@ pub(crate) async fn denied(pool: &PgPool, denials: &[Denied]) -> Result<(), sqlx
     Ok(())
 }
 
+/// Events of one statement of the sweep.
+const SWEEP_BATCH: u64 = 1000;
+
+/// Removes the events made more than `days` ago, batch by batch until none is left. How
+/// many there were.
+pub(crate) async fn forget(pool: &PgPool, days: u16) -> Result<u64, sqlx::Error> {
+    let age = jiff::SignedDuration::from_hours(24 * i64::from(days));
+    let oldest = jiff::Timestamp::now()
+        .saturating_sub(age)
+        .unwrap_or_default();
+    let ms = u64::try_from(oldest.as_millisecond()).unwrap_or_default();
+    let mut swept = 0;
+    loop {
+        // Ids sort by their making: the primary key finds what is old.
+        let batch = sqlx::query(
+            "DELETE FROM postern.audit_event WHERE id IN (
+                SELECT id FROM postern.audit_event WHERE id < $1 ORDER BY id LIMIT $2)",
+        )
+        .bind(AuditId::least_of(ms).to_string())
+        .bind(i64::try_from(SWEEP_BATCH).unwrap_or(i64::MAX))
+        .execute(pool)
+        .await?
+        .rows_affected();
+        swept += batch;
+        if batch < SWEEP_BATCH {
+            return Ok(swept);
+        }
+    }
+}
+
 /// A handler's own denial.
 pub(crate) fn by_handler(caller: &Caller, action: &str, resource: &str, code: Code) -> Denied {
     Denied {

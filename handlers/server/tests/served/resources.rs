@@ -1,6 +1,9 @@
 //! Tenants and workspaces beyond what the e2e suite asks through the gateway.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use http::Method;
+use postern_contract::AuditId;
 use serde_json::json;
 
 use crate::support::{Caller, Deployment, Request, code, make_tenant, tenant, text};
@@ -45,6 +48,39 @@ async fn reads_have_validators_and_heads() {
         code(&rename(&etag).send(&deployment, &server).await),
         (412, "PRECONDITION_FAILED".into())
     );
+}
+
+/// Events are kept for `auditDays`; the sweep takes what is older, however much it is.
+#[tokio::test]
+async fn old_events_of_the_audit_trail_are_removed() {
+    let deployment = Deployment::new().await;
+    let more = json!({"idempotency": {"sweepMs": 50}, "auditDays": 2});
+    let server = deployment.serve_with("a", &more).await;
+    make_tenant(&deployment, &server).await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let least = |age: Duration| AuditId::least_of(u64::try_from((now - age).as_millis()).unwrap());
+    // A day old, and more than two batches that are three days old.
+    sqlx::query(
+        "INSERT INTO postern.audit_event (id, actor, action, outcome, correlation_id, client_address)
+         SELECT left($2, 16) || lpad(n::text, 14, '0'), 'a', 'b', 'done', 'c', 'd' FROM generate_series(1, 2500) n
+         UNION ALL VALUES ($1, 'a', 'b', 'done', 'c', 'd')",
+    )
+    .bind(least(day).to_string())
+    .bind(least(3 * day).to_string())
+    .execute(&deployment.pool)
+    .await
+    .unwrap();
+    let swept = async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM postern.audit_event")
+            .fetch_one(&deployment.pool)
+            .await?;
+        anyhow::ensure!(left == 2, "{left} are left");
+        Ok(())
+    };
+    postern_harness::wait_for("the sweep", Duration::from_secs(10), swept)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn every_denial_is_written() -> Result<()> {
     let acme = stack.with_tenant("acme").await?;
     let trail = format!("{}/audit", acme.path());
     let denied =
-        async |client: &Client, call: postern_harness::api::Call, code: &str| -> Result<()> {
+        async |client: &Client, call: postern_harness::api::Call, code: &str| -> Result<Value> {
             let correlation_id = format!("denied-{}", unique());
             let reply = call.set("x-correlation-id", &correlation_id).await?;
             assert_eq!(reply.text_at("/error/code")?, code, "{reply:?}");
@@ -102,7 +102,7 @@ async fn every_denial_is_written() -> Result<()> {
                     .is_some_and(|action| action.contains('.')),
                 "{event}"
             );
-            Ok(())
+            Ok(event)
         };
     let admin = &acme.admin;
     // By the runner: role, scope, another's. By the handler: what depends on the body.
@@ -114,6 +114,17 @@ async fn every_denial_is_written() -> Result<()> {
     denied(admin, scopeless.get(&acme.path()), "SCOPE_DENIED").await?;
     let other = stack.with_tenant("other").await?;
     denied(admin, admin.get(&other.path()), "TENANT_NOT_FOUND").await?;
+    let theirs = other.with_workspace("theirs", &[]).await?;
+    denied(admin, admin.get(&theirs.path()), "WORKSPACE_NOT_FOUND").await?;
+    let named = format!("/v1/workspaces?tenantId={}", other.id);
+    denied(admin, admin.get(&named), "TENANT_NOT_FOUND").await?;
+    let body = json!({"tenantId": other.id, "slug": "dev", "displayName": "D", "capabilities": []});
+    let event = denied(
+        admin,
+        admin.post("/v1/workspaces", &body),
+        "TENANT_NOT_FOUND",
+    );
+    assert_eq!(event.await?["resource"], json!(other.id));
     denied(
         admin,
         admin.patch(&acme.path(), &json!({"plan": "enterprise"})),
