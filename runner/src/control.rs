@@ -42,6 +42,10 @@ pub(crate) enum Message {
     Token(u32),
     /// To the worker: the `conf` asked for.
     Conf(Option<Bytes>),
+    /// To the worker: still at work?
+    Beat,
+    /// To the supervisor: still at work.
+    Alive,
 }
 
 impl Message {
@@ -58,6 +62,8 @@ impl Message {
             Self::Token(token) => (8, token.to_le_bytes().to_vec()),
             Self::Conf(Some(conf)) => (9, conf.to_vec()),
             Self::Conf(None) => (10, Vec::new()),
+            Self::Beat => (11, Vec::new()),
+            Self::Alive => (12, Vec::new()),
         };
         let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         [&[kind], &len.to_le_bytes()[..], &body].concat()
@@ -77,6 +83,8 @@ impl Message {
             8 => Self::Token(number()?),
             9 => Self::Conf(Some(body)),
             10 => Self::Conf(None),
+            11 => Self::Beat,
+            12 => Self::Alive,
             _ => return None,
         })
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::privileges::User;
 use crate::control::{Message, Receiver, Sender, pair};
@@ -19,6 +19,13 @@ use crate::rpc::tokens::Tokens;
 
 /// A worker that does not take a message for so long is stuck.
 const STUCK: Duration = Duration::from_secs(2);
+
+/// How often a worker that serves is asked whether it is still at work.
+const BEAT: Duration = Duration::from_millis(700);
+
+/// So many times in a row it may owe the answer; then it hangs. Counted, not timed: on a
+/// machine that was suspended it gets another beat's time.
+const MISSED: u32 = 3;
 
 /// Names a worker within its supervisor; also the order of their starts.
 pub(crate) type Id = u64;
@@ -82,6 +89,8 @@ impl Worker {
             orders: receiver,
             tokens: Arc::clone(tokens),
             news: news.clone(),
+            ready: false,
+            owed: 0,
         };
         tokio::spawn(tend.run());
         let worker = Self {
@@ -112,12 +121,18 @@ struct Tend {
     orders: mpsc::UnboundedReceiver<Order>,
     tokens: Arc<Mutex<Tokens>>,
     news: mpsc::UnboundedSender<(Id, News)>,
+    /// It serves, and is asked whether it still does.
+    ready: bool,
+    /// How many times it was asked and has not answered.
+    owed: u32,
 }
 
 impl Tend {
     async fn run(mut self) {
         let mut receiver = Receiver::default();
         let mut open = true;
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let status = loop {
             tokio::select! {
                 message = receiver.receive(&self.stream), if open => match message {
@@ -129,6 +144,7 @@ impl Tend {
                     Some(Order::Say(message, descriptor)) => self.say(&message, descriptor).await,
                     Some(Order::Kill) | None => self.kill(),
                 },
+                _ = beat.tick(), if self.ready => self.beat().await,
                 status = self.child.wait() => break status.ok(),
             }
         };
@@ -136,9 +152,26 @@ impl Tend {
         let _ = self.news.send((self.id, News::Ended(status)));
     }
 
+    /// A worker that hangs keeps the gateway waiting for 60 s a request; one that is
+    /// started anew answers within milliseconds.
+    async fn beat(&mut self) {
+        if self.owed == MISSED {
+            self.ready = false;
+            tracing::error!(worker = self.id, "a worker hangs and is killed");
+            return self.kill();
+        }
+        self.owed += 1;
+        self.say(&Message::Beat, None).await;
+    }
+
     async fn hear(&mut self, message: Message) {
+        self.owed = 0;
         match message {
-            Message::Ready => drop(self.news.send((self.id, News::Ready))),
+            Message::Ready => {
+                self.ready = true;
+                drop(self.news.send((self.id, News::Ready)));
+            }
+            Message::Alive => {}
             Message::Assign(conf) => {
                 let token = self.tokens().assign(&conf);
                 self.say(&Message::Token(token), None).await;

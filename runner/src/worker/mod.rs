@@ -154,6 +154,11 @@ impl Worker {
             let worker = Arc::clone(&self);
             match (message, descriptor) {
                 (answer @ (Message::Token(_) | Message::Conf(_)), _) => asker.answered(answer),
+                (Message::Beat, _) => {
+                    // A task of its own, as calls are: one that holds the thread holds this.
+                    let asker = asker.clone();
+                    tokio::spawn(async move { asker.tell(&Message::Alive).await });
+                }
                 (Message::Listen, Some(socket)) => {
                     let listener = listener(socket)?;
                     tokio::spawn(async move { worker.accept(listener).await });

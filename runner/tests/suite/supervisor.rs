@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use postern_runner::testkit::{Gateway, request, token_of};
 use postern_wire::ErrorCode;
 use postern_wire::message::{Action, Message};
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tokio::net::UnixStream;
 
 use crate::load::{CONF, Habit, Load, good_request};
-use crate::process::{Place, is_running, kill, wait_for};
+use crate::process::{Place, is_running, kill, pid, wait_for};
 
 /// A connection with a token for [`CONF`].
 async fn connected(place: &Place) -> (Gateway, u32) {
@@ -60,6 +60,47 @@ async fn a_killed_worker_costs_what_was_in_flight_and_one_call_an_idle_connectio
         }
     }
     load.stop();
+}
+
+/// A worker that no longer answers its supervisor is replaced, also after a reload.
+#[tokio::test]
+async fn a_worker_that_hangs_is_replaced() {
+    let place = Place::new();
+    let runner = place.start();
+    for _ in 0..2 {
+        // Calls are made and answered while it is asked.
+        let (mut gateway, token) = connected(&place).await;
+        let worker = runner.worker();
+        kill_process(pid(worker), Signal::STOP).unwrap();
+        let stopped = Instant::now();
+        wait_for("another worker", || match runner.workers()[..] {
+            [next] if next != worker => Ok(()),
+            ref workers => Err(format!("{workers:?}, one of which is stopped")),
+        });
+        let took = stopped.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(place.log().contains("a worker hangs and is killed"));
+        assert!(gateway.call(token, &good_request()).await.is_err());
+        let mut again = Gateway::over(UnixStream::connect(place.socket()).await.unwrap());
+        assert!(is_good(&again.call(token, &good_request()).await.unwrap()));
+        runner.reload();
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_answers_stays_however_long_it_serves() {
+    let place = Place::new();
+    let runner = place.start();
+    let worker = runner.worker();
+    let load = Load::start(&place.socket(), 4, Habit::Keep);
+    // Beats come every 700 ms; three without an answer would be the end.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        load.progress(100);
+    }
+    assert_eq!(runner.worker(), worker);
+    let counts = load.stop();
+    assert_eq!((counts.lost(), counts.wrong()), (0, 0), "{counts:?}");
 }
 
 #[tokio::test]
