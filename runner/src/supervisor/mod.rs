@@ -117,6 +117,9 @@ impl Supervisor {
                         }
                         crate::logging::start(&config.log)?;
                         tracing::info!(path = %path.display(), pid = std::process::id(), "listening");
+                        if privileges::is_root() {
+                            tracing::warn!("the runner serves as root: name a user in worker.user");
+                        }
                         self.promote(id);
                     }
                     News::Ready => self.promote(id),
@@ -318,7 +321,15 @@ fn user(config: &RunnerConfig) -> anyhow::Result<Option<privileges::User>> {
     if let Some(name) = &config.worker.group {
         user.group = privileges::group(name).context("worker.group")?;
     }
-    Ok(privileges::is_root().then_some(user))
+    if privileges::is_root() {
+        return Ok(Some(user));
+    }
+    anyhow::ensure!(
+        user == privileges::current(),
+        "worker.user, worker.group: only root can become another user; start the runner as root \
+         or leave them out"
+    );
+    Ok(None)
 }
 
 /// A descriptor a connection: as many as the system lets us have.

@@ -48,6 +48,14 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Who this process is.
+pub(crate) fn current() -> User {
+    User {
+        id: rustix::process::geteuid().as_raw(),
+        group: rustix::process::getegid().as_raw(),
+    }
+}
+
 /// Becomes a user for good. Only the calling thread changes, and what it starts
 /// later: to be called while there is no other.
 pub(crate) fn become_user(user: User) -> anyhow::Result<()> {

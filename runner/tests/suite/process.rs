@@ -94,6 +94,11 @@ impl Runner {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
+    /// The supervisor's process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The workers there are, by process number.
     pub fn workers(&self) -> Vec<u32> {
         let id = self.child.id();
