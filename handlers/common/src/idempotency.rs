@@ -10,7 +10,6 @@
 //! a task of its own that outlives the client's connection.
 
 mod claim;
-mod outside;
 mod record;
 
 use std::sync::Arc;
@@ -20,8 +19,7 @@ use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
 use postern_claims::{ClaimStore, OutcomeKeys};
 use postern_contract::{Code, code::Outcome as Kept};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
-use tokio::sync::Semaphore;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -30,7 +28,6 @@ use crate::faults::Faults;
 use crate::{Failure, Reply};
 
 pub(crate) use claim::{Begun, Pending};
-pub use outside::{Attempt, Effect};
 pub use record::migrate;
 
 /// How long the INSERT of a record waits for another transaction with the same key.
@@ -72,8 +69,6 @@ pub struct Ledger {
     faults: Faults,
     begin: String,
     savepoint: String,
-    /// How many effects in other systems are under way at once.
-    slots: Semaphore,
 }
 
 /// What a family does in the transaction. It may run more than once, each time
@@ -116,7 +111,6 @@ impl Ledger {
         );
         let savepoint = format!("SET LOCAL lock_timeout = '{statement}ms'; SAVEPOINT work");
         Self {
-            slots: outside::slots(&pool),
             pool,
             keys,
             claims,
@@ -140,18 +134,10 @@ impl Ledger {
         work: impl Work,
     ) -> Result<Reply, Failure> {
         let (ledger, correlation_id) = (Arc::clone(self), correlation_id.to_owned());
-        self.in_task(async move { ledger.carry_out(keyed, &correlation_id, &work).await })
-            .await
-    }
-
-    /// In a task that outlives the client, for as long as a mutation may take.
-    async fn in_task(
-        &self,
-        mutation: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
-    ) -> Result<Reply, Failure> {
-        let deadline = self.bounds.deadline;
         let task = async move {
-            tokio::time::timeout(deadline, mutation)
+            let deadline = ledger.bounds.deadline;
+            let carried_out = ledger.carry_out(keyed, &correlation_id, &work);
+            tokio::time::timeout(deadline, carried_out)
                 .await
                 .unwrap_or(Err(Failure::Deadline))
         };
@@ -231,7 +217,7 @@ impl Ledger {
             return match sqlstate(&error).as_deref() {
                 Some("23505") => {
                     transaction.rollback().await?;
-                    self.found(keyed).await?.ok_or_else(outcome_unknown)
+                    self.found(keyed).await
                 }
                 Some("55P03") => Err(in_progress()),
                 _ => Err(error.into()),
@@ -257,18 +243,14 @@ impl Ledger {
             Err(failure) => return Err(failure),
         };
         self.faults.at("after-effect").await;
-        self.ended(transaction, keyed, reply).await
-    }
-
-    /// Writes the outcome and commits it with everything.
-    async fn ended(
-        &self,
-        mut transaction: PgTransaction<'static>,
-        keyed: &Keyed,
-        reply: Reply,
-    ) -> Result<Ended, Failure> {
-        let quota = self.bounds.quota;
-        let sealed = record::finish(&mut transaction, &self.keys, keyed, &reply, quota).await?;
+        let sealed = record::finish(
+            &mut transaction,
+            &self.keys,
+            keyed,
+            &reply,
+            self.bounds.quota,
+        )
+        .await?;
         self.faults.at("before-commit").await;
         transaction.commit().await?;
         self.faults.at("after-commit").await;
@@ -280,9 +262,8 @@ impl Ledger {
         })
     }
 
-    /// The key has been used: replay, refuse, or make room if that was a day ago. `None`:
-    /// it was started, and there is no outcome.
-    async fn found(&self, keyed: &Keyed) -> Result<Option<Ended>, Failure> {
+    /// The key has been used: replay, refuse, or make room if that was a day ago.
+    async fn found(&self, keyed: &Keyed) -> Result<Ended, Failure> {
         let Some(found) = record::find(&self.pool, &keyed.scope).await? else {
             // It expired and was swept between INSERT and SELECT.
             return Err(lost_race());
@@ -302,16 +283,16 @@ impl Ledger {
             .as_deref()
             .map(|sealed| (sealed, self.keys.open(&keyed.scope, sealed)));
         match outcome {
-            Some((sealed, Ok(outcome))) => Ok(Some(Ended {
+            Some((sealed, Ok(outcome))) => Ok(Ended {
                 reply: record::replay(outcome),
                 sealed: sealed.to_vec(),
                 remaining: found.remaining,
-            })),
+            }),
             Some((_, Err(error))) => {
                 tracing::error!(%error, "a kept outcome cannot be opened");
                 Err(outcome_unknown())
             }
-            None => Ok(None),
+            None => Err(outcome_unknown()),
         }
     }
 
