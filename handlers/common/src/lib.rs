@@ -8,6 +8,7 @@
 //! | `unseal` | the sealed context becomes a [`Caller`] and its [`Scope`] |
 //! | [`router`](Router) | route id → function |
 //! | [`call`](Call), [`fields`], [`query`] | body, arguments and parameters, each with every complaint |
+//! | [`control_plane`] | what families ask about tenants |
 //! | [`idempotency`] | the transaction that a retry replays |
 //! | [`etag`], [`page`] | validators, lists |
 //! | [`reply`](Reply), [`failure`](Failure) | what is answered |
@@ -16,6 +17,7 @@
 mod call;
 mod caller;
 mod chain;
+pub mod control_plane;
 pub mod etag;
 pub mod failure;
 pub mod faults;

@@ -6,10 +6,12 @@
 //! | `tenants`, `workspaces`, `audit` | the resources, a function a route |
 //! | `store` | their rows, a module a resource |
 //! | [`provisioning`] | the outbox, worked off in the backends |
+//! | `control_plane` | what other families ask |
 //! | [`directory`] | what runners ask and watch |
 //! | [`revocation`] | tokens that are refused although they are otherwise valid |
 
 mod audit;
+mod control_plane;
 pub mod directory;
 mod info;
 mod metadata;

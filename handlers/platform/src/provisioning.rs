@@ -169,7 +169,7 @@ impl Provisioning {
 }
 
 /// 1 s, 2 s, 4 s … 5 min.
-fn pause(attempts: i32) -> Duration {
+pub(crate) fn pause(attempts: i32) -> Duration {
     let doubled = 1_u64
         .checked_shl(u32::try_from(attempts).unwrap_or(u32::MAX))
         .unwrap_or(u64::MAX);

@@ -1,13 +1,14 @@
 //! The control-plane database, a module a resource.
 //!
 //! Whatever acts for a caller takes the caller's [`Scope`](postern_common::Scope)
-//! first and sees nothing beyond it. [`outbox`], [`directory`] and [`revocations`] serve
-//! no caller.
+//! first and sees nothing beyond it. [`outbox`], [`directory`], [`realms`] and
+//! [`revocations`] serve no caller.
 
 pub(crate) mod audit;
 pub(crate) mod directory;
 pub(crate) mod outbox;
 pub(crate) mod plans;
+pub(crate) mod realms;
 pub(crate) mod revocations;
 pub(crate) mod tenants;
 pub(crate) mod usage;

@@ -52,6 +52,33 @@ pub(super) async fn insert(
     Ok(())
 }
 
+/// Locks a record that has no outcome yet, at once or with SQLSTATE 55P03; `false`: it has
+/// one by now, or is gone.
+pub(super) async fn lock_unfinished(
+    transaction: &mut PgConnection,
+    scope: &[u8; 32],
+) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query(
+        "SELECT FROM postern_idempotency.record WHERE scope = $1 AND outcome IS NULL FOR UPDATE NOWAIT",
+    )
+    .bind(scope.as_slice())
+    .fetch_optional(transaction)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Removes a record that came to nothing.
+pub(super) async fn remove(
+    transaction: &mut PgConnection,
+    scope: &[u8; 32],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM postern_idempotency.record WHERE scope = $1 AND outcome IS NULL")
+        .bind(scope.as_slice())
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
 /// Writes the outcome: whole while the tenant's quota allows it, else without its
 /// body. The quota's row is the last lock that the transaction takes.
 pub(super) async fn finish(
