@@ -10,6 +10,9 @@
 //! | `ISSUER_URL` | `iss` of a `dev-issuer --mint` that the runner there trusts |
 //! | `ISSUER_AUDIENCE` | `aud` of its tokens (`postern-api`) |
 //!
+//! With `APISIX_HOME` the stack is started all the same, but with the real APISIX
+//! installed in that folder as its gateway (`openresty` is looked for on the PATH).
+//!
 //! A test makes its own tenants and is a subject of its own, so tests share a
 //! stack and still never meet. Those that kill something start one for themselves.
 
@@ -83,7 +86,10 @@ impl Stack {
             run: folder.path().join("run"),
             configuration: repository()?.join("apisix-conf"),
             database: Database::Private(Durability::Volatile),
-            gateway: Gateway::StandIn,
+            gateway: match std::env::var_os("APISIX_HOME") {
+                Some(home) => Gateway::Apisix(home.into()),
+                None => Gateway::StandIn,
+            },
             gateway_port: gateway.number(),
             issuer_port: issuer.number(),
             mint: true,

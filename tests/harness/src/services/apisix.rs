@@ -1,5 +1,5 @@
-//! A real APISIX in a private prefix: its own program files by symbolic link,
-//! our configuration, and logs, sockets and temporary files of its own.
+//! A real APISIX in a private prefix: its own program files and our configuration
+//! by symbolic link, and logs, sockets and temporary files of its own.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::configuration::Rendered;
 
 /// What APISIX finds relative to its prefix, and never writes.
-const PROGRAM_FILES: [&str; 4] = ["apisix", "deps", "ui", "bin"];
+const PROGRAM_FILES: [&str; 6] = [
+    "apisix",
+    "deps",
+    "ui",
+    "bin",
+    "conf/mime.types",
+    "conf/debug.yaml",
+];
 
 /// Renders the prefix beside the configuration and gives the command that runs
 /// nginx in it, in the foreground.
@@ -19,21 +26,15 @@ pub(super) fn command(home: &Path, rendered: &Rendered) -> Result<Command> {
     let conf = prefix.join("conf");
     std::fs::create_dir_all(&conf)?;
     std::fs::create_dir_all(prefix.join("logs"))?;
-    for name in PROGRAM_FILES {
-        let (target, link) = (home.join(name), prefix.join(name));
+    let program = PROGRAM_FILES.map(|name| (home.join(name), prefix.join(name)));
+    // Whoever edits the rendered routes edits those that APISIX watches.
+    let ours = [
+        (rendered.config.clone(), conf.join("config.yaml")),
+        (rendered.routes.clone(), conf.join("apisix.yaml")),
+    ];
+    for (target, link) in program.into_iter().chain(ours) {
         if target.exists() && !link.exists() {
             symlink(&target, &link).with_context(|| format!("cannot link {}", link.display()))?;
-        }
-    }
-    for (from, to) in [
-        (rendered.config.clone(), "config.yaml"),
-        (rendered.routes.clone(), "apisix.yaml"),
-        (home.join("conf/mime.types"), "mime.types"),
-        (home.join("conf/debug.yaml"), "debug.yaml"),
-    ] {
-        if from.exists() {
-            std::fs::copy(&from, conf.join(to))
-                .with_context(|| format!("cannot copy {}", from.display()))?;
         }
     }
     init(&prefix)?;

@@ -68,6 +68,16 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
     )?;
     let listen = json!([{"ip": "127.0.0.1", "port": plan.gateway_port}]);
     put(&mut config, "/apisix/node_listen", listen)?;
+    // A real APISIX would listen for TLS on every address and for commands on a
+    // fixed port, and log where nobody looks when it does not start.
+    insert(&mut config, "/apisix", "ssl", json!({"enable": false}))?;
+    insert(&mut config, "/apisix", "enable_control", json!(false))?;
+    insert(
+        &mut config,
+        "/nginx_config",
+        "error_log",
+        json!("/dev/stderr"),
+    )?;
     let mut routes = read(&plan.configuration.join("apisix.yaml"))?;
     let nodes = json!({ addresses.handlers.address().to_string(): 1 });
     put(&mut routes, "/upstreams/0/nodes", nodes)?;
@@ -75,10 +85,10 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
     std::fs::create_dir_all(&folder)?;
     let (config_path, routes_path) = (folder.join("config.yaml"), folder.join("apisix.yaml"));
     // Readable for the gateway's workers, which run as another user: both hold
-    // paths of secrets only. APISIX reads its routes only up to the mark.
-    std::fs::write(&config_path, serde_yaml_ng::to_string(&config)?)?;
-    let routes = format!("{}#END\n", serde_yaml_ng::to_string(&routes)?);
-    std::fs::write(&routes_path, routes)?;
+    // paths of secrets only. As JSON, because APISIX reads YAML 1.1, where a bare
+    // `on` is true. It reads its routes only up to the mark.
+    std::fs::write(&config_path, config.to_string())?;
+    std::fs::write(&routes_path, format!("{routes}\n#END\n"))?;
     Ok(Rendered {
         folder: plan.run.clone(),
         config: config_path,
@@ -97,6 +107,13 @@ fn put(file: &mut Value, pointer: &str, value: Value) -> Result<()> {
         .pointer_mut(pointer)
         .with_context(|| format!("nothing at {pointer} to replace"))?;
     *place = value;
+    Ok(())
+}
+
+fn insert(file: &mut Value, pointer: &str, name: &str, value: Value) -> Result<()> {
+    let place = file.pointer_mut(pointer).and_then(Value::as_object_mut);
+    let place = place.with_context(|| format!("no object at {pointer}"))?;
+    place.insert(name.to_owned(), value);
     Ok(())
 }
 
