@@ -10,6 +10,8 @@
 //! a task of its own that outlives the client's connection.
 
 mod claim;
+mod elsewhere;
+mod outside;
 mod record;
 
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
 use postern_claims::{ClaimStore, OutcomeKeys};
 use postern_contract::{Code, code::Outcome as Kept};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -28,6 +31,8 @@ use crate::faults::Faults;
 use crate::{Failure, Reply};
 
 pub(crate) use claim::{Begun, Pending};
+pub use elsewhere::{Sealed, Transaction};
+pub use outside::{Attempt, Effect};
 pub use record::migrate;
 
 /// How long the INSERT of a record waits for another transaction with the same key.
@@ -69,6 +74,8 @@ pub struct Ledger {
     faults: Faults,
     begin: String,
     savepoint: String,
+    /// How many effects in other systems are under way at once.
+    slots: Semaphore,
 }
 
 /// What a family does in the transaction. It may run more than once, each time
@@ -86,7 +93,8 @@ impl<F> Work for F where
 }
 
 /// How an attempt ended that is decided for good.
-struct Ended {
+#[derive(Debug)]
+pub struct Ended {
     reply: Reply,
     sealed: Vec<u8>,
     remaining: Duration,
@@ -111,6 +119,7 @@ impl Ledger {
         );
         let savepoint = format!("SET LOCAL lock_timeout = '{statement}ms'; SAVEPOINT work");
         Self {
+            slots: outside::slots(&pool),
             pool,
             keys,
             claims,
@@ -134,10 +143,18 @@ impl Ledger {
         work: impl Work,
     ) -> Result<Reply, Failure> {
         let (ledger, correlation_id) = (Arc::clone(self), correlation_id.to_owned());
+        self.in_task(async move { ledger.carry_out(keyed, &correlation_id, &work).await })
+            .await
+    }
+
+    /// In a task that outlives the client, for as long as a mutation may take.
+    async fn in_task(
+        &self,
+        mutation: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
+    ) -> Result<Reply, Failure> {
+        let deadline = self.bounds.deadline;
         let task = async move {
-            let deadline = ledger.bounds.deadline;
-            let carried_out = ledger.carry_out(keyed, &correlation_id, &work);
-            tokio::time::timeout(deadline, carried_out)
+            tokio::time::timeout(deadline, mutation)
                 .await
                 .unwrap_or(Err(Failure::Deadline))
         };
@@ -217,7 +234,7 @@ impl Ledger {
             return match sqlstate(&error).as_deref() {
                 Some("23505") => {
                     transaction.rollback().await?;
-                    self.found(keyed).await
+                    self.found(keyed).await?.ok_or_else(outcome_unknown)
                 }
                 Some("55P03") => Err(in_progress()),
                 _ => Err(error.into()),
@@ -243,14 +260,18 @@ impl Ledger {
             Err(failure) => return Err(failure),
         };
         self.faults.at("after-effect").await;
-        let sealed = record::finish(
-            &mut transaction,
-            &self.keys,
-            keyed,
-            &reply,
-            self.bounds.quota,
-        )
-        .await?;
+        self.ended(transaction, keyed, reply).await
+    }
+
+    /// Writes the outcome and commits it with everything.
+    async fn ended(
+        &self,
+        mut transaction: PgTransaction<'static>,
+        keyed: &Keyed,
+        reply: Reply,
+    ) -> Result<Ended, Failure> {
+        let quota = self.bounds.quota;
+        let sealed = record::finish(&mut transaction, &self.keys, keyed, &reply, quota).await?;
         self.faults.at("before-commit").await;
         transaction.commit().await?;
         self.faults.at("after-commit").await;
@@ -262,8 +283,9 @@ impl Ledger {
         })
     }
 
-    /// The key has been used: replay, refuse, or make room if that was a day ago.
-    async fn found(&self, keyed: &Keyed) -> Result<Ended, Failure> {
+    /// The key has been used: replay, refuse, or make room if that was a day ago. `None`:
+    /// it was started, and there is no outcome.
+    async fn found(&self, keyed: &Keyed) -> Result<Option<Ended>, Failure> {
         let Some(found) = record::find(&self.pool, &keyed.scope).await? else {
             // It expired and was swept between INSERT and SELECT.
             return Err(lost_race());
@@ -272,28 +294,15 @@ impl Ledger {
             record::remove_expired(&self.pool, &keyed.scope).await?;
             return Err(lost_race());
         }
-        if found.fingerprint != keyed.fingerprint {
-            return Err(Failure::new(
-                Code::IdempotencyKeyReused,
-                "this Idempotency-Key was used for a different request; use a new key",
-            ));
-        }
-        let outcome = found
-            .outcome
-            .as_deref()
-            .map(|sealed| (sealed, self.keys.open(&keyed.scope, sealed)));
-        match outcome {
-            Some((sealed, Ok(outcome))) => Ok(Ended {
-                reply: record::replay(outcome),
-                sealed: sealed.to_vec(),
-                remaining: found.remaining,
-            }),
-            Some((_, Err(error))) => {
-                tracing::error!(%error, "a kept outcome cannot be opened");
-                Err(outcome_unknown())
-            }
-            None => Err(outcome_unknown()),
-        }
+        let Some(sealed) = &found.outcome else {
+            return if found.fingerprint == keyed.fingerprint {
+                Ok(None)
+            } else {
+                Err(reused())
+            };
+        };
+        self.judge(keyed, &found.fingerprint, sealed, found.remaining)
+            .map(Some)
     }
 
     /// Removes what expired, a bounded number at a time, until nothing is left.
@@ -328,7 +337,16 @@ fn pause_before_retry<T>(ended: &Result<T, Failure>, tries: &mut u32) -> Option<
     (lost && *tries < ATTEMPTS).then(|| Duration::from_millis(5 << *tries))
 }
 
-fn in_progress() -> Failure {
+fn reused() -> Failure {
+    Failure::new(
+        Code::IdempotencyKeyReused,
+        "this Idempotency-Key was used for a different request; use a new key",
+    )
+}
+
+/// Another request with the key is still at work.
+#[must_use]
+pub fn in_progress() -> Failure {
     Failure::new(
         Code::IdempotencyInProgress,
         "a request with this Idempotency-Key is still running; retry it",
@@ -344,7 +362,8 @@ fn outcome_unknown() -> Failure {
 }
 
 /// The record vanished between two statements; the attempt is repeated.
-fn lost_race() -> Failure {
+#[must_use]
+pub fn lost_race() -> Failure {
     Failure::new(
         Code::SerializationFailure,
         "another request uses this Idempotency-Key; retry it",

@@ -88,11 +88,7 @@ pub(super) async fn finish(
     reply: &Reply,
     quota: i64,
 ) -> Result<Vec<u8>, Failure> {
-    let kept = KEPT_HEADERS.iter().filter_map(|name| {
-        let value = reply.headers.get(name)?;
-        Some((name.as_str().to_owned(), value.as_bytes().to_vec()))
-    });
-    let outcome = Outcome::new(reply.status.as_u16(), kept.collect(), reply.body.to_vec());
+    let outcome = outcome(reply);
     let without_body = Outcome {
         body: Body::Omitted,
         ..outcome.clone()
@@ -147,6 +143,15 @@ pub(super) async fn find(pool: &PgPool, scope: &[u8; 32]) -> Result<Option<Found
         expired: row.remaining <= 0.0,
         remaining: Duration::try_from_secs_f64(row.remaining).unwrap_or_default(),
     }))
+}
+
+/// What is kept of an answer.
+pub(super) fn outcome(reply: &Reply) -> Outcome {
+    let kept = KEPT_HEADERS.iter().filter_map(|name| {
+        let value = reply.headers.get(name)?;
+        Some((name.as_str().to_owned(), value.as_bytes().to_vec()))
+    });
+    Outcome::new(reply.status.as_u16(), kept.collect(), reply.body.to_vec())
 }
 
 /// The answer of a kept outcome.
