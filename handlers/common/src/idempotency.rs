@@ -10,8 +10,8 @@
 //! a task of its own that outlives the client's connection.
 
 mod claim;
-mod elsewhere;
 mod outside;
+mod own_store;
 mod record;
 
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
 use postern_claims::{ClaimStore, OutcomeKeys};
-use postern_contract::{Code, code::Outcome as Kept};
+use postern_contract::Code;
+use postern_contract::code::Outcome;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -31,8 +32,8 @@ use crate::faults::Faults;
 use crate::{Failure, Reply};
 
 pub(crate) use claim::{Begun, Pending};
-pub use elsewhere::{Sealed, Transaction};
 pub use outside::{Attempt, Effect};
+pub use own_store::{Decided, InStore, Kept, Sealed, Standing};
 pub use record::migrate;
 
 /// How long the INSERT of a record waits for another transaction with the same key.
@@ -93,8 +94,7 @@ impl<F> Work for F where
 }
 
 /// How an attempt ended that is decided for good.
-#[derive(Debug)]
-pub struct Ended {
+struct Ended {
     reply: Reply,
     sealed: Vec<u8>,
     remaining: Duration,
@@ -301,8 +301,32 @@ impl Ledger {
                 Err(reused())
             };
         };
-        self.judge(keyed, &found.fingerprint, sealed, found.remaining)
+        self.open(keyed, &found.fingerprint, sealed, found.remaining)
             .map(Some)
+    }
+
+    /// What a finished record says to a request that found it.
+    fn open(
+        &self,
+        keyed: &Keyed,
+        fingerprint: &[u8],
+        sealed: &[u8],
+        remaining: Duration,
+    ) -> Result<Ended, Failure> {
+        if fingerprint != keyed.fingerprint {
+            return Err(reused());
+        }
+        match self.keys.open(&keyed.scope, sealed) {
+            Ok(outcome) => Ok(Ended {
+                reply: record::replay(outcome),
+                sealed: sealed.to_vec(),
+                remaining,
+            }),
+            Err(error) => {
+                tracing::error!(%error, "a kept outcome cannot be opened");
+                Err(outcome_unknown())
+            }
+        }
     }
 
     /// Removes what expired, a bounded number at a time, until nothing is left.
@@ -344,9 +368,7 @@ fn reused() -> Failure {
     )
 }
 
-/// Another request with the key is still at work.
-#[must_use]
-pub fn in_progress() -> Failure {
+fn in_progress() -> Failure {
     Failure::new(
         Code::IdempotencyInProgress,
         "a request with this Idempotency-Key is still running; retry it",
@@ -362,8 +384,7 @@ fn outcome_unknown() -> Failure {
 }
 
 /// The record vanished between two statements; the attempt is repeated.
-#[must_use]
-pub fn lost_race() -> Failure {
+fn lost_race() -> Failure {
     Failure::new(
         Code::SerializationFailure,
         "another request uses this Idempotency-Key; retry it",
@@ -378,7 +399,7 @@ fn count(ended: &Result<Ended, Failure>) {
             Code::IdempotencyKeyReused => "reused",
             Code::IdempotencyInProgress => "in_progress",
             Code::IdempotencyOutcomeUnknown => "unknown",
-            code if code.outcome() == Kept::Kept => "executed",
+            code if code.outcome() == Outcome::Kept => "executed",
             _ => "released",
         },
     };

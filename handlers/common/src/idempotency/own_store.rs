@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use postern_claims::{Body, Outcome};
-use postern_contract::Code;
 
-use super::{Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown, pause_before_retry, record};
+use super::{
+    Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown,
+    pause_before_retry, record, reused,
+};
 use crate::faults::Faults;
-use crate::reply::KEPT_HEADERS;
 use crate::{Failure, Reply};
 
 /// An outcome, sealed for its record.
@@ -54,7 +55,10 @@ pub struct Standing {
 
 /// One attempt: record and effect in one transaction of the store. It may run more than
 /// once, when the store asks for that (`SERIALIZATION_FAILURE`).
-pub trait InStore: Fn() -> BoxFuture<'static, Result<Decided, Failure>> + Send + Sync + 'static {}
+pub trait InStore:
+    Fn() -> BoxFuture<'static, Result<Decided, Failure>> + Send + Sync + 'static
+{
+}
 impl<F> InStore for F where
     F: Fn() -> BoxFuture<'static, Result<Decided, Failure>> + Send + Sync + 'static
 {
@@ -76,7 +80,11 @@ impl Ledger {
             .await
     }
 
-    async fn in_store(&self, keyed: Option<Keyed>, attempt: impl InStore) -> Result<Reply, Failure> {
+    async fn in_store(
+        &self,
+        keyed: Option<Keyed>,
+        attempt: impl InStore,
+    ) -> Result<Reply, Failure> {
         let claim = keyed
             .as_ref()
             .map(|keyed| claim::Held::keep(self.claims.clone(), keyed));
@@ -89,7 +97,8 @@ impl Ledger {
             }
         };
         let ended = decided.map(|Decided { reply, kept }| {
-            let (sealed, remaining) = kept.map_or_else(Default::default, |kept| (kept.sealed, kept.remaining));
+            let (sealed, remaining) =
+                kept.map_or_else(Default::default, |kept| (kept.sealed, kept.remaining));
             Ended {
                 reply,
                 sealed,
@@ -110,11 +119,7 @@ impl Ledger {
     /// # Errors
     /// A fault of ours.
     pub fn seal(&self, keyed: &Keyed, reply: &Reply) -> Result<Sealed, Failure> {
-        let kept = KEPT_HEADERS.iter().filter_map(|name| {
-            let value = reply.headers.get(name)?;
-            Some((name.as_str().to_owned(), value.as_bytes().to_vec()))
-        });
-        let outcome = Outcome::new(reply.status.as_u16(), kept.collect(), reply.body.to_vec());
+        let outcome = record::outcome(reply);
         let without_body = Outcome {
             body: Body::Omitted,
             ..outcome.clone()
@@ -139,26 +144,21 @@ impl Ledger {
         let Some(standing) = standing.filter(|standing| !standing.remaining.is_zero()) else {
             return Err(lost_race());
         };
-        if standing.fingerprint != keyed.fingerprint {
-            return Err(Failure::new(
-                Code::IdempotencyKeyReused,
-                "this Idempotency-Key was used for a different request; use a new key",
-            ));
-        }
-        let sealed = standing.outcome.ok_or_else(outcome_unknown)?;
-        match self.keys.open(&keyed.scope, &sealed) {
-            Ok(outcome) => Ok(Decided {
-                reply: record::replay(outcome),
-                kept: Some(Kept {
-                    sealed,
-                    remaining: standing.remaining,
-                }),
+        let Some(sealed) = &standing.outcome else {
+            return Err(if standing.fingerprint == keyed.fingerprint {
+                outcome_unknown()
+            } else {
+                reused()
+            });
+        };
+        let ended = self.open(keyed, &standing.fingerprint, sealed, standing.remaining)?;
+        Ok(Decided {
+            reply: ended.reply,
+            kept: Some(Kept {
+                sealed: ended.sealed,
+                remaining: ended.remaining,
             }),
-            Err(error) => {
-                tracing::error!(%error, "a kept outcome cannot be opened");
-                Err(outcome_unknown())
-            }
-        }
+        })
     }
 
     /// Another request holds the record's lock.
