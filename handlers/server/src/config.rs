@@ -95,10 +95,15 @@ pub struct Tls {
 pub struct Claims {
     /// Whether there is a claim store; without one only records guard.
     pub enabled: bool,
-    /// Its URL; none: the control-plane database.
+    /// `postgres://…`, `redis://…` or `redis-cluster://…`, the runners' own; none: the
+    /// control-plane database.
     pub url: Option<SecretString>,
     /// A file that holds the URL.
     pub url_file: Option<PathBuf>,
+    /// Connections at most, where the URL is PostgreSQL's.
+    pub connections: u32,
+    /// How long it may take to answer; later it counts as down.
+    pub timeout_ms: u64,
 }
 
 impl Default for Claims {
@@ -107,6 +112,8 @@ impl Default for Claims {
             enabled: true,
             url: None,
             url_file: None,
+            connections: 8,
+            timeout_ms: 1_000,
         }
     }
 }
@@ -284,9 +291,14 @@ impl Config {
             self.database.max_connections >= 4,
             "database.maxConnections: 4 at least"
         );
+        ensure!(
+            self.claims.connections >= 1,
+            "claims.connections: 1 at least"
+        );
         for (name, value) in [
             ("database.acquireMs", self.database.acquire_ms),
             ("database.statementMs", self.database.statement_ms),
+            ("claims.timeoutMs", self.claims.timeout_ms),
             ("idempotency.sweepMs", self.idempotency.sweep_ms),
             ("limits.idleMs", self.limits.idle_ms),
             ("limits.stallMs", self.limits.stall_ms),

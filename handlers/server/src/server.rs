@@ -17,12 +17,13 @@ use postern_contract::key_file;
 use postern_platform::Platform;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::ServerTlsConfig;
 
-use crate::config::{Config, secret};
+use crate::config::{Claims, Config, secret};
 use crate::directory;
 
 /// A configuration whose files are good.
@@ -78,6 +79,15 @@ impl Prepared {
         }
         let tasks = TaskTracker::new();
         let claims = claims(&config, &pool)?;
+        // A database of its own has no schema from the control plane's migrations. It is
+        // not needed to start: until it is there, records alone guard.
+        if let Some(claims) = &claims
+            && config.database.migrate
+            && claims_url(&config)?.is_some()
+            && let Err(error) = claims.migrate().await
+        {
+            tracing::warn!(%error, "the claims' schema was not brought up to date");
+        }
         let ledger = Arc::new(Ledger::new(
             pool.clone(),
             outcome_keys,
@@ -246,28 +256,34 @@ pub async fn migrate(config: &Config) -> Result<()> {
     postern_platform::migrate(&pool)
         .await
         .context("database: the schema cannot be brought up to date")?;
+    if let Some(claims) = claims(config, &pool)? {
+        claims
+            .migrate()
+            .await
+            .context("claims: the schema cannot be brought up to date")?;
+    }
     pool.close().await;
     Ok(())
 }
 
-/// The claims may be in a database of their own, which may be away at the start.
+/// The claims may be in a store of their own, which may be away at the start.
 fn claims(config: &Config, control_plane: &PgPool) -> Result<Option<ClaimStore>> {
     if !config.claims.enabled {
         return Ok(None);
     }
-    let url = secret(
-        config.claims.url.as_ref(),
-        config.claims.url_file.as_deref(),
-    )
-    .context("claims")?;
-    let pool = match url {
-        None => control_plane.clone(),
+    let patience = Duration::from_millis(config.claims.timeout_ms);
+    Ok(Some(match claims_url(config)? {
+        None => ClaimStore::over(control_plane.clone(), patience),
         Some(url) => {
-            let (pool, options) = config.database.connect(Some(url)).context("claims")?;
-            pool.connect_lazy_with(options)
+            let connections = config.claims.connections;
+            ClaimStore::connect(url.expose_secret(), connections, patience).context("claims.url")?
         }
-    };
-    Ok(Some(ClaimStore::new(pool)))
+    }))
+}
+
+fn claims_url(config: &Config) -> Result<Option<SecretString>> {
+    let Claims { url, url_file, .. } = &config.claims;
+    secret(url.as_ref(), url_file.as_deref()).context("claims")
 }
 
 fn backends(config: &Config, control_plane: &PgPool) -> Result<Vec<Arc<dyn Backend>>> {

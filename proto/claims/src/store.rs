@@ -1,17 +1,32 @@
-//! The claim store in `PostgreSQL`: one round trip a claim.
+//! The claim store: one value for both kinds, with bounded waits.
+//!
+//! ```text
+//! call → breaker (is the store worth asking?) → time-out → PostgreSQL or Redis, one round trip
+//! ```
+//!
+//! Both kinds mean the same by claim, extend, done and release; one suite runs over
+//! both. A store that does not answer is asked by one caller a second until it does
+//! again; the others are told at once.
 
+mod breaker;
+mod postgres;
+mod redis;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, types::PgInterval};
+use sqlx::postgres::PgPool;
 
-/// What makes the store's schema; run by the control plane's migrations.
+use breaker::Breaker;
+use postgres::Postgres;
+use redis::Redis;
+
+/// What makes the store's schema in `PostgreSQL`; run by the control plane's
+/// migrations. Redis needs none.
 pub const SCHEMA: &str = include_str!("../schema.sql");
 
 /// How long a claim runs before it lapses, unless its handler extends it.
 pub const LEASE: Duration = Duration::from_secs(5);
-
-/// How many lapsed claims one [sweep](ClaimStore::sweep) removes at most.
-const SWEEP_BATCH: i64 = 1_000;
 
 /// Who holds a claim: 16 random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +37,9 @@ impl Holder {
     ///
     /// # Errors
     /// When the system gives no randomness.
-    pub fn random() -> Result<Self, sqlx::Error> {
+    pub fn random() -> Result<Self, ClaimError> {
         let mut bytes = [0; 16];
-        aws_lc_rs::rand::fill(&mut bytes)
-            .map_err(|_| sqlx::Error::Io(std::io::Error::other("no randomness from the system")))?;
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ClaimError::NoRandomness)?;
         Ok(Self(bytes))
     }
 }
@@ -46,60 +60,108 @@ pub enum Claim {
     },
 }
 
-/// The claims of one deployment.
-#[derive(Clone, Debug)]
-pub struct ClaimStore {
-    pool: PgPool,
+/// Why the store gave no answer. The caller goes on without a claim, or refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The connection broke, or `PostgreSQL` refused.
+    #[error("the claim store failed: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// The connection broke, or Redis refused.
+    #[error("the claim store failed: {0}")]
+    Redis(#[from] ::redis::RedisError),
+    /// It took longer than this.
+    #[error("the claim store did not answer within {0:?}")]
+    Slow(Duration),
+    /// It did not answer others just now.
+    #[error("the claim store is down and was not asked")]
+    Down,
+    /// The system gave none.
+    #[error("no randomness from the system")]
+    NoRandomness,
 }
 
-/// Whether the claim is ours; else the fingerprint and outcome of whoever was first.
-type Row = (bool, Option<Vec<u8>>, Option<Vec<u8>>);
+/// Why a URL names no claim store. Never shows the URL: it may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is none of postgres://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT and redis-cluster://HOST:PORT,HOST:PORT"
+)]
+pub struct UrlError;
+
+/// The claims of one deployment. Clones share connections and the breaker.
+#[derive(Clone, Debug)]
+pub struct ClaimStore(Arc<Guarded>);
+
+#[derive(Debug)]
+struct Guarded {
+    store: Store,
+    breaker: Breaker,
+    patience: Duration,
+}
+
+/// The kinds of stores there are.
+#[derive(Debug)]
+enum Store {
+    Postgres(Postgres),
+    Redis(Box<Redis>),
+}
 
 impl ClaimStore {
-    /// A store over this pool, whose acquire time-out bounds every call's wait for a connection.
+    /// The store that a URL names, by its scheme: `postgres://` or `postgresql://`,
+    /// `redis://`, `redis-cluster://` with one node or more. It is connected to when it
+    /// is first asked; no call takes longer than `patience`. At most `connections` to
+    /// `PostgreSQL`; Redis takes one, shared by all calls. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the URL is none of these.
+    pub fn connect(url: &str, connections: u32, patience: Duration) -> Result<Self, UrlError> {
+        let scheme = url.split_once("://").ok_or(UrlError)?.0;
+        let store = match scheme {
+            "postgres" | "postgresql" => {
+                Store::Postgres(Postgres::connect(url, connections, patience)?)
+            }
+            "redis" => Store::Redis(Box::new(Redis::single(url, patience)?)),
+            "redis-cluster" => Store::Redis(Box::new(Redis::cluster(url, patience)?)),
+            _ => return Err(UrlError),
+        };
+        Ok(Self::guarded(store, patience))
+    }
+
+    /// A store in a database that is used for other things, too.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn over(pool: PgPool, patience: Duration) -> Self {
+        Self::guarded(Store::Postgres(Postgres::over(pool)), patience)
+    }
+
+    fn guarded(store: Store, patience: Duration) -> Self {
+        Self(Arc::new(Guarded {
+            store,
+            breaker: Breaker::default(),
+            patience,
+        }))
+    }
+
+    /// Brings a `PostgreSQL` store's schema up to date. Processes that start together
+    /// wait for each other.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the role may not make a schema.
+    pub async fn migrate(&self) -> Result<(), ClaimError> {
+        match &self.0.store {
+            Store::Postgres(store) => Ok(store.migrate().await?),
+            Store::Redis(_) => Ok(()),
+        }
     }
 
     /// Claims a scope, or tells who was there first.
     ///
     /// # Errors
     /// When the store does not answer: the caller decides whether to go on without a claim.
-    pub async fn claim(&self, scope: &[u8; 32]) -> Result<Claim, sqlx::Error> {
+    pub async fn claim(&self, scope: &[u8; 32]) -> Result<Claim, ClaimError> {
         let holder = Holder::random()?;
-        // Where nothing could be inserted and the snapshot shows no row, somebody
-        // inserted it after the snapshot: it is running.
-        let row: Option<Row> = sqlx::query_as(
-            "WITH mine AS (
-                INSERT INTO postern_claims.claim AS c (scope, holder, lapses_at)
-                VALUES ($1, $2, now() + $3)
-                ON CONFLICT (scope) DO UPDATE
-                SET holder = excluded.holder, lapses_at = excluded.lapses_at,
-                    fingerprint = NULL, outcome = NULL
-                WHERE c.lapses_at <= now()
-                RETURNING true)
-             SELECT true, NULL::bytea, NULL::bytea FROM mine
-             UNION ALL
-             SELECT false, fingerprint, outcome FROM postern_claims.claim
-             WHERE scope = $1 AND NOT EXISTS (SELECT FROM mine)",
-        )
-        .bind(scope.as_slice())
-        .bind(holder.0.as_slice())
-        .bind(interval(LEASE))
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(match row {
-            Some((true, _, _)) => Claim::New(holder),
-            Some((false, Some(fingerprint), outcome)) => match fingerprint.try_into() {
-                Ok(fingerprint) => Claim::Done {
-                    fingerprint,
-                    outcome,
-                },
-                Err(_) => Claim::Running,
-            },
-            Some((false, None, _)) | None => Claim::Running,
-        })
+        match &self.0.store {
+            Store::Postgres(store) => self.ask(store.claim(scope, holder)).await,
+            Store::Redis(store) => self.ask(store.claim(scope, holder)).await,
+        }
     }
 
     /// Keeps a running claim for another `lease`. Whether it was still held.
@@ -111,17 +173,11 @@ impl ClaimStore {
         scope: &[u8; 32],
         holder: Holder,
         lease: Duration,
-    ) -> Result<bool, sqlx::Error> {
-        let done = sqlx::query(
-            "UPDATE postern_claims.claim SET lapses_at = now() + $3
-             WHERE scope = $1 AND holder = $2 AND fingerprint IS NULL",
-        )
-        .bind(scope.as_slice())
-        .bind(holder.0.as_slice())
-        .bind(interval(lease))
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+    ) -> Result<bool, ClaimError> {
+        match &self.0.store {
+            Store::Postgres(store) => self.ask(store.extend(scope, holder, lease)).await,
+            Store::Redis(store) => self.ask(store.extend(scope, holder, lease)).await,
+        }
     }
 
     /// Copies a committed outcome, over whatever claim stands there: the record is the truth.
@@ -135,59 +191,71 @@ impl ClaimStore {
         fingerprint: &[u8; 32],
         outcome: Option<&[u8]>,
         remaining: Duration,
-    ) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO postern_claims.claim (scope, holder, lapses_at, fingerprint, outcome)
-             VALUES ($1, $2, now() + $3, $4, $5)
-             ON CONFLICT (scope) DO UPDATE
-             SET lapses_at = excluded.lapses_at, fingerprint = excluded.fingerprint, outcome = excluded.outcome",
-        )
-        .bind(scope.as_slice())
-        .bind([0_u8; 16].as_slice())
-        .bind(interval(remaining))
-        .bind(fingerprint.as_slice())
-        .bind(outcome)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+    ) -> Result<(), ClaimError> {
+        match &self.0.store {
+            Store::Postgres(store) => {
+                self.ask(store.done(scope, fingerprint, outcome, remaining))
+                    .await
+            }
+            Store::Redis(store) => {
+                self.ask(store.done(scope, fingerprint, outcome, remaining))
+                    .await
+            }
+        }
     }
 
     /// Gives a running claim up, so that a retry need not wait for the lease's end.
     ///
     /// # Errors
     /// When the store does not answer; the claim then lapses.
-    pub async fn release(&self, scope: &[u8; 32], holder: Holder) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM postern_claims.claim WHERE scope = $1 AND holder = $2 AND fingerprint IS NULL")
-            .bind(scope.as_slice())
-            .bind(holder.0.as_slice())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    pub async fn release(&self, scope: &[u8; 32], holder: Holder) -> Result<(), ClaimError> {
+        match &self.0.store {
+            Store::Postgres(store) => self.ask(store.release(scope, holder)).await,
+            Store::Redis(store) => self.ask(store.release(scope, holder)).await,
+        }
     }
 
     /// Removes lapsed claims, a bounded number. How many there were: as many as
-    /// the bound means that there may be more.
+    /// the bound means that there may be more. Redis does so by itself.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn sweep(&self) -> Result<u64, sqlx::Error> {
-        let done = sqlx::query(
-            "DELETE FROM postern_claims.claim WHERE scope IN (
-                SELECT scope FROM postern_claims.claim WHERE lapses_at <= now()
-                ORDER BY lapses_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
-        )
-        .bind(SWEEP_BATCH)
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected())
+    pub async fn sweep(&self) -> Result<u64, ClaimError> {
+        match &self.0.store {
+            Store::Postgres(store) => self.ask(store.sweep()).await,
+            Store::Redis(_) => Ok(0),
+        }
     }
-}
 
-fn interval(duration: Duration) -> PgInterval {
-    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds,
+    /// One call of the store: not while it is down, and not for longer than `patience`.
+    async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClaimError>>,
+    ) -> Result<T, ClaimError> {
+        let Guarded {
+            store,
+            breaker,
+            patience,
+        } = &*self.0;
+        if !breaker.admits() {
+            return Err(ClaimError::Down);
+        }
+        match tokio::time::timeout(*patience, call).await {
+            Ok(Ok(answer)) => {
+                breaker.answered();
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                breaker.failed();
+                Err(error)
+            }
+            Err(_) => {
+                breaker.failed();
+                if let Store::Redis(store) = store {
+                    store.forget_connection();
+                }
+                Err(ClaimError::Slow(*patience))
+            }
+        }
     }
 }

@@ -5,11 +5,11 @@
 //! the same. The truth is the handler's record: whenever something is not certain here the
 //! request goes on and the handler decides.
 
-use std::str::FromStr as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use postern_claims::{Body, Claim, ClaimStore, Holder, Outcome, OutcomeKeys};
+use anyhow::{Context as _, bail, ensure};
+use postern_claims::{Body, Claim, ClaimError, ClaimStore, Holder, Outcome, OutcomeKeys};
 use postern_contract::idempotency::{
     FINGERPRINTED, IdempotencyKey, Request as Print, Scope, sha256,
 };
@@ -17,8 +17,6 @@ use postern_contract::{Code, Match, Params, Route, header};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::time::timeout;
 
 use crate::facts::Claim as ClaimFact;
 use crate::{ConfigError, ExtraError, Flow, Plugin, Reply, Request};
@@ -42,31 +40,34 @@ pub struct Idempotency {
 struct Store {
     claims: ClaimStore,
     keys: OutcomeKeys,
-    timeout: Duration,
 }
 
 /// The section `idempotency` of the runner's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct IdempotencySettings {
-    /// Where claims are kept.
-    pub database: DatabaseSettings,
+    /// Where claims are kept, the handlers' own store.
+    pub claims: ClaimsSettings,
     /// The file of the keys that outcomes are sealed with, the handlers' own.
-    pub outcome_key_file: std::path::PathBuf,
-    /// How long the store may take before it counts as down, in ms.
-    #[serde(default = "default_timeout")]
-    pub timeout_ms: u64,
+    pub outcome_key_file: PathBuf,
 }
 
-/// A `PostgreSQL` database.
+/// A claim store.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct DatabaseSettings {
-    /// `postgres://user:password@host/database`
-    pub url: SecretString,
-    /// Connections at most; further requests wait, and count the store as down after `timeoutMs`.
+pub struct ClaimsSettings {
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`, `redis://:PASSWORD@HOST:PORT`, or some nodes
+    /// of a cluster: `redis-cluster://:PASSWORD@HOST:PORT,HOST:PORT`.
+    pub url: Option<SecretString>,
+    /// A file that holds the URL instead.
+    pub url_file: Option<PathBuf>,
+    /// Connections at most, where the URL is PostgreSQL's (default 8); further requests wait.
     #[serde(default = "default_connections")]
     pub connections: u32,
+    /// How long the store may take, in ms (default 1000). One that failed three times in a
+    /// row is down: until it answers again, one request a second asks it.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
 }
 
 fn default_timeout() -> u64 {
@@ -108,51 +109,50 @@ impl Idempotency {
     }
 }
 
+impl ClaimsSettings {
+    fn connect(&self) -> anyhow::Result<ClaimStore> {
+        let url = match (&self.url, &self.url_file) {
+            (Some(url), None) => url.expose_secret().to_owned(),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.with_context(|| format!("urlFile: {}", path.display()))?;
+                text.trim().to_owned()
+            }
+            _ => bail!("one of url and urlFile, and not both"),
+        };
+        ensure!(self.connections > 0, "connections: must be above 0");
+        ensure!(self.timeout_ms > 0, "timeoutMs: must be above 0");
+        let patience = Duration::from_millis(self.timeout_ms);
+        let store = ClaimStore::connect(&url, self.connections, patience);
+        store.context("url")
+    }
+}
+
 impl Store {
     fn new(settings: IdempotencySettings) -> anyhow::Result<Self> {
-        let IdempotencySettings {
-            database,
-            outcome_key_file: path,
-            timeout_ms,
-        } = settings;
-        ensure!(
-            timeout_ms > 0,
-            "plugins.idempotency.timeoutMs: must be above 0"
-        );
-        ensure!(
-            database.connections > 0,
-            "plugins.idempotency.database.connections: must be above 0"
-        );
-        // The text holds the password: the error must not.
-        let options = PgConnectOptions::from_str(database.url.expose_secret())
-            .ok()
-            .context(
-                "plugins.idempotency.database.url: is no postgres://user:password@host/database",
-            )?;
-        let timeout = Duration::from_millis(timeout_ms);
-        let pool = PgPoolOptions::new()
-            .max_connections(database.connections)
-            .acquire_timeout(timeout);
+        let path = settings.outcome_key_file;
         let named = || format!("plugins.idempotency.outcomeKeyFile: {}", path.display());
         let keys = OutcomeKeys::parse(&std::fs::read_to_string(&path).with_context(named)?)
             .with_context(named)?;
+        let claims = settings.claims.connect();
         Ok(Self {
-            claims: ClaimStore::new(pool.connect_lazy_with(options)),
+            claims: claims.context("plugins.idempotency.claims")?,
             keys,
-            timeout,
         })
     }
 
     /// The claim, or `None` if the store is down.
     async fn claim(&self, scope: &[u8; 32]) -> Option<Claim> {
-        let error = match timeout(self.timeout, self.claims.claim(scope)).await {
-            Ok(Ok(claim)) => return Some(claim),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".into(),
-        };
-        metrics::counter!("postern_claim_store_failures_total").increment(1);
-        tracing::warn!(error, "the claim store is down");
-        None
+        let claimed = self.claims.claim(scope).await;
+        claimed
+            .inspect_err(|error| {
+                metrics::counter!("postern_claim_store_failures_total").increment(1);
+                // What failed before has been told.
+                if !matches!(error, ClaimError::Down) {
+                    tracing::warn!(%error, "a key was not claimed");
+                }
+            })
+            .ok()
     }
 
     /// What became of the request whose outcome is kept, if it can be told here.

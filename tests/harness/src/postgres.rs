@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rand::distr::{Alphanumeric, SampleString as _};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -41,6 +41,8 @@ pub struct Cluster {
     process: Process,
     address: SocketAddr,
     password: String,
+    folder: PathBuf,
+    durability: Durability,
 }
 
 impl Cluster {
@@ -50,17 +52,27 @@ impl Cluster {
     /// # Errors
     /// PostgreSQL is not installed, or does not start; the message shows its log.
     pub async fn start(folder: &Path, port: u16, durability: Durability) -> Result<Self> {
-        let programs = programs()?;
-        let home = folder.join("postgres");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let owner = Owner::find()?;
-        let password = initialise(&programs, &home, owner)?;
+        let password = initialise(&programs()?, &folder.join("postgres"), owner)?;
+        Ok(Self {
+            process: Self::run(folder, address, durability).await?,
+            address,
+            password,
+            folder: folder.to_owned(),
+            durability,
+        })
+    }
+
+    async fn run(folder: &Path, address: SocketAddr, durability: Durability) -> Result<Process> {
+        let (programs, home, owner) = (programs()?, folder.join("postgres"), Owner::find()?);
         wait_for("an earlier postmaster to end", STOP_LIMIT, async || {
             earlier_is_gone(&home)
         })
         .await?;
         let mut command = owner.command(&programs.join("postgres"));
         command.arg("-D").arg(home.join("data"));
-        command.args(["-p", &port.to_string()]);
+        command.args(["-p", &address.port().to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -76,15 +88,10 @@ impl Cluster {
             }
         }
         let mut process = Process::spawn("postgres", command, folder, Leave::Interrupted)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         process
             .ready(START_LIMIT, async || accepts_logins(address).await)
             .await?;
-        Ok(Self {
-            process,
-            address,
-            password,
-        })
+        Ok(process)
     }
 
     /// URL of the superuser's own database.
@@ -99,6 +106,57 @@ impl Cluster {
     /// The server's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops every process of it in its tracks: connections stay open, nothing is
+    /// answered.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)?;
+        self.signal_backends(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Cluster::pause`].
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.signal_backends(Signal::CONT)?;
+        self.process.signal(Signal::CONT)
+    }
+
+    /// kill -9 of every process of it; then it starts again on what is there.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart(&mut self) -> Result<()> {
+        // Stopped first, it starts no backend that would be missed.
+        self.pause()?;
+        self.signal_backends(Signal::KILL)?;
+        self.process.kill()?;
+        self.process = Self::run(&self.folder, self.address, self.durability).await?;
+        Ok(())
+    }
+
+    /// To each child: they are in process groups of their own.
+    fn signal_backends(&self, signal: Signal) -> Result<()> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
+            .context("PostgreSQL has ended")?;
+        for child in children.split_whitespace() {
+            let child = child.parse().ok().and_then(Pid::from_raw);
+            // One that has just ended is none that goes on.
+            let _ = child.map(|child| rustix::process::kill_process(child, signal));
+        }
+        Ok(())
     }
 
     /// Ends it cleanly: what runs is rolled back, the log is flushed.

@@ -74,6 +74,14 @@ impl Stack {
     /// # Errors
     /// Something does not start: which, and the end of its log.
     pub async fn start() -> Result<Self> {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A stack of the caller's own, of which something is different.
+    ///
+    /// # Errors
+    /// Something does not start: which, and the end of its log.
+    pub async fn start_with(change: impl FnOnce(&mut Plan)) -> Result<Self> {
         let folder = temporary_folder("postern")?;
         let ports = [Port::free()?, Port::free()?];
         let [gateway, issuer] = &ports;
@@ -81,11 +89,12 @@ impl Stack {
         std::fs::create_dir_all(&faults)?;
         let data = folder.path().join("data");
         std::fs::create_dir_all(&data)?;
-        let plan = Plan {
+        let mut plan = Plan {
             data,
             run: folder.path().join("run"),
             configuration: repository()?.join("apisix-conf"),
             database: Database::Private(Durability::Volatile),
+            claims: None,
             gateway: match std::env::var_os("APISIX_HOME") {
                 Some(home) => Gateway::Apisix(home.into()),
                 None => Gateway::StandIn,
@@ -95,6 +104,7 @@ impl Stack {
             mint: true,
             faults: Some(faults.clone()),
         };
+        change(&mut plan);
         let accounts = json!({"realm": REALM, "audience": AUDIENCE, "tokenSeconds": 3600});
         std::fs::write(plan.accounts(), accounts.to_string())?;
         let (url, issuer) = (plan.url(), plan.issuer());
@@ -110,6 +120,17 @@ impl Stack {
                 _ports: ports,
             }),
         })
+    }
+
+    /// The same API to those who speak to it while its processes come and go.
+    #[must_use]
+    pub fn from_outside(&self) -> Self {
+        Self {
+            url: self.url.clone(),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            own: None,
+        }
     }
 
     fn elsewhere(url: String) -> Result<Self> {
@@ -161,6 +182,24 @@ impl Stack {
     pub fn master_keys(&self) -> Result<PathBuf> {
         let own = self.own.as_ref().context("this stack runs elsewhere")?;
         Ok(own.services.master_keys())
+    }
+
+    /// The file of the keys that open contexts.
+    ///
+    /// # Errors
+    /// The stack runs elsewhere.
+    pub fn opening_keys(&self) -> Result<PathBuf> {
+        let own = self.own.as_ref().context("this stack runs elsewhere")?;
+        Ok(own.services.opening_keys())
+    }
+
+    /// The file of the keys that seal kept outcomes.
+    ///
+    /// # Errors
+    /// The stack runs elsewhere.
+    pub fn outcome_keys(&self) -> Result<PathBuf> {
+        let own = self.own.as_ref().context("this stack runs elsewhere")?;
+        Ok(own.services.outcome_keys())
     }
 
     /// The folder in which fault points of the handlers are armed.

@@ -115,3 +115,48 @@ async fn six_redis_nodes_become_a_cluster() -> Result<()> {
     assert_eq!(cluster.urls().len(), 6);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_proxy_passes_on_cuts_and_swallows() -> Result<()> {
+    use postern_harness::proxy::{Proxy, Wire};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let echo = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let target = echo.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = echo.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    let proxy = Proxy::start(target).await?;
+    let ask = async |stream: &mut tokio::net::TcpStream| -> Result<u8> {
+        stream.write_u8(7).await?;
+        Ok(stream.read_u8().await?)
+    };
+    let connect = || tokio::net::TcpStream::connect(proxy.address());
+    let mut first = connect().await?;
+    assert_eq!(ask(&mut first).await?, 7);
+
+    proxy.set(Wire::Swallowing);
+    let mut second = connect().await?;
+    for stream in [&mut first, &mut second] {
+        let silent = Duration::from_millis(200);
+        let answer = tokio::time::timeout(silent, ask(stream)).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    proxy.set(Wire::Whole);
+    assert!(ask(&mut first).await.is_err());
+    assert_eq!(ask(&mut connect().await?).await?, 7);
+
+    let mut third = connect().await?;
+    assert_eq!(ask(&mut third).await?, 7);
+    proxy.set(Wire::Cut);
+    assert!(ask(&mut third).await.is_err());
+    assert!(ask(&mut connect().await?).await.is_err());
+    proxy.set(Wire::Whole);
+    assert_eq!(ask(&mut connect().await?).await?, 7);
+    Ok(())
+}

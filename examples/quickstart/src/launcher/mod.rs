@@ -132,6 +132,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         run: run.path().to_owned(),
         configuration: settings.configuration.clone(),
         database,
+        claims: None,
         gateway: match &settings.apisix {
             Some(home) => Gateway::Apisix(home.clone()),
             None => Gateway::StandIn,

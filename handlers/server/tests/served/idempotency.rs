@@ -387,7 +387,7 @@ async fn a_claim_is_marked_or_released() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
-    let claims = ClaimStore::new(deployment.pool.clone());
+    let claims = ClaimStore::over(deployment.pool.clone(), Duration::from_secs(1));
     let scope = Scope {
         issuer: "https://issuer",
         tenant: "",
@@ -430,7 +430,7 @@ async fn a_claim_goes_with_a_body_that_breaks_off() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
-    let claims = ClaimStore::new(deployment.pool.clone());
+    let claims = ClaimStore::over(deployment.pool.clone(), Duration::from_secs(1));
     let scope = [7; 32];
     let Held::New(Holder(holder)) = claims.claim(&scope).await.unwrap() else {
         panic!("nobody has claimed this")

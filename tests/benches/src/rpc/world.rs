@@ -52,7 +52,7 @@ impl World {
                 "authorize": {"directory": format!("unix:{}", socket.display())},
                 // Connected to by the first mutation; there is none here.
                 "idempotency": {
-                    "database": {"url": "postgres://nobody@127.0.0.1:9/none"},
+                    "claims": {"url": "postgres://nobody@127.0.0.1:9/none"},
                     "outcomeKeyFile": keys,
                 },
                 "context": {"keyFile": keys},

@@ -35,6 +35,9 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
         "contextKeys": keys::opening(&plan.data),
         "outcomeKeys": keys::outcomes(&plan.data),
     });
+    if let (Some(url), Some(file)) = (&plan.claims, file.as_object_mut()) {
+        file.insert("claims".to_owned(), json!({"url": url}));
+    }
     if let (Some(folder), Some(file)) = (&plan.faults, file.as_object_mut()) {
         file.insert("faults".to_owned(), json!(folder));
     }
@@ -53,7 +56,7 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
             }]},
             "authorize": {"directory": directory(plan)},
             "idempotency": {
-                "database": {"url": addresses.database},
+                "claims": {"url": plan.claims.as_ref().unwrap_or(&addresses.database)},
                 "outcomeKeyFile": keys::outcomes(&plan.data),
             },
             "context": {"keyFile": keys::master(&plan.data)},

@@ -59,6 +59,8 @@ pub struct Plan {
     pub configuration: PathBuf,
     /// Where PostgreSQL is.
     pub database: Database,
+    /// Where claims are kept, if not in the database.
+    pub claims: Option<String>,
     /// What stands in front.
     pub gateway: Gateway,
     /// The API's port on 127.0.0.1.
@@ -179,6 +181,18 @@ impl Services {
         format!("http://{}", self.addresses.handlers.address())
     }
 
+    /// The file of the keys that open contexts, every family's.
+    #[must_use]
+    pub fn opening_keys(&self) -> PathBuf {
+        keys::opening(&self.plan.data)
+    }
+
+    /// The file of the keys that seal kept outcomes.
+    #[must_use]
+    pub fn outcome_keys(&self) -> PathBuf {
+        keys::outcomes(&self.plan.data)
+    }
+
     /// The file of the keys that seal contexts.
     #[must_use]
     pub fn master_keys(&self) -> PathBuf {
@@ -202,6 +216,16 @@ impl Services {
     pub async fn restart_handlers(&mut self) -> Result<()> {
         self.handlers.kill()?;
         self.handlers = start_handlers(&self.plan, &self.addresses).await?;
+        Ok(())
+    }
+
+    /// kill -9 of the gateway with its runner, and a new one.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn restart_gateway(&mut self) -> Result<()> {
+        self.gateway.kill()?;
+        self.gateway = start_gateway(&self.plan, &self.addresses).await?;
         Ok(())
     }
 
