@@ -50,41 +50,50 @@ impl Denials {
         }
     }
 
-    pub(super) fn note(&self, request: &Request<'_>, reply: &Reply, Denied(resource): Denied) {
+    pub(super) fn note(&self, request: &Request<'_>, reply: &Reply, denied: Denied) {
+        self.push(|| denial(request, reply, denied));
+    }
+
+    /// Keeps a denial while there is room.
+    pub(super) fn push(&self, denial: impl FnOnce() -> Denial) {
         let Some(queue) = &self.queue else { return };
         let Ok(place) = queue.try_reserve() else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("postern_denials_dropped_total").increment(1);
             return;
         };
-        let facts = &request.facts;
-        let who = facts.identity.as_deref();
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        place.send(Denial {
-            at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            correlation_id: facts
-                .correlation_id
-                .as_deref()
-                .unwrap_or_default()
-                .to_owned(),
-            route: match request.route() {
-                Ok(Match::Found(route, _)) => route.id.clone(),
-                _ => String::new(),
-            },
-            code: reply
-                .code()
-                .map(|code| code.as_str().to_owned())
-                .unwrap_or_default(),
-            subject: who.map(|who| who.subject.clone()).unwrap_or_default(),
-            tenant_id: who.and_then(|who| who.tenant.clone()).unwrap_or_default(),
-            client_address: request
-                .src_ip()
-                .map(|ip| ip.to_string())
-                .unwrap_or_default(),
-            resource: resource.unwrap_or_default(),
-        });
+        place.send(denial());
+    }
+}
+
+fn denial(request: &Request<'_>, reply: &Reply, Denied(resource): Denied) -> Denial {
+    let facts = &request.facts;
+    let who = facts.identity.as_deref();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Denial {
+        at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        correlation_id: facts
+            .correlation_id
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned(),
+        route: match request.route() {
+            Ok(Match::Found(route, _)) => route.id.clone(),
+            _ => String::new(),
+        },
+        code: reply
+            .code()
+            .map(|code| code.as_str().to_owned())
+            .unwrap_or_default(),
+        subject: who.map(|who| who.subject.clone()).unwrap_or_default(),
+        tenant_id: who.and_then(|who| who.tenant.clone()).unwrap_or_default(),
+        client_address: request
+            .src_ip()
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
+        resource: resource.unwrap_or_default(),
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Authorize {
 }
 
 /// The section `authorize` of the runner's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct AuthorizeSettings {
     /// Who knows tenants and workspaces: `unix:/path` or `http://host:port`, the latter

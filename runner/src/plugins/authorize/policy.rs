@@ -1,7 +1,7 @@
 //! The rules, in their order, over what is known without waiting.
 //!
-//! Family on → scope → role → tenant named in path or query → the token's tenant → the
-//! workspace in the path. What belongs to another tenant answers exactly as what does
+//! Scope → role → tenant named in path or query → the token's tenant → the workspace in
+//! the path → family on. What belongs to another tenant answers exactly as what does
 //! not exist.
 
 use std::collections::BTreeSet;
@@ -66,16 +66,31 @@ pub(super) fn judge(
     let Ok(Match::Found(route, params)) = request.route() else {
         return Err(not_found(request).into());
     };
-    if !families.contains(&route.family) {
-        let message = format!(
-            "the family {} is not served by this deployment",
-            route.family
-        );
-        return Err(Reply::refuse(Code::FamilyUnavailable, message).into());
+    let granted = if route.is_public() {
+        Granted::default()
+    } else {
+        granted(directory, answers, request, route, params)?
+    };
+    // Last, as it is where the handler says so: who may not use a family does not
+    // learn whether it is on, and both answer alike.
+    if families.contains(&route.family) {
+        return Ok(granted);
     }
-    if route.is_public() {
-        return Ok(Granted::default());
-    }
+    let message = format!(
+        "the family {} is not served by this deployment",
+        route.family
+    );
+    Err(Reply::refuse(Code::FamilyUnavailable, message).into())
+}
+
+/// What a route by token asks for.
+fn granted<'a>(
+    directory: &Directory,
+    answers: &Answers,
+    request: &Request<'a>,
+    route: &'static Route,
+    params: &Params<'a>,
+) -> Result<Granted, Halt> {
     let Some(who) = &request.facts.identity else {
         let message = "authorize: nobody has checked the token; put jwt before authorize";
         return Err(Reply::refuse(Code::GatewayMisconfigured, message).into());

@@ -140,20 +140,16 @@ async fn without_an_answer_a_tenant_waits() {
 }
 
 #[tokio::test]
-async fn a_family_that_is_off_says_so() {
+async fn a_family_that_is_off_says_so_to_whom_it_would_be_open() {
     let settings = AuthorizeSettings {
         families: [Family::Tenants].into(),
         ..away()
     };
-    let outcome = judge_with(
-        settings,
-        Some(OWN),
-        "tenant_admin",
-        "GET",
-        "/v1/postgres/wks_x/rows/t",
-    )
-    .await;
+    let path = "/v1/platform/info";
+    let outcome = judge_with(settings.clone(), None, "platform_admin", "GET", path).await;
     refused(&outcome, 503, Code::FamilyUnavailable);
+    let outcome = judge_with(settings, None, "nobody", "GET", "/v1/platform/audit").await;
+    refused(&outcome, 403, Code::RoleDenied);
 }
 
 #[tokio::test]
