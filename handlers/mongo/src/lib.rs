@@ -2,4 +2,6 @@
 
 #![expect(dead_code, reason = "the routes come next")]
 
+mod failure;
+mod store;
 mod wall;

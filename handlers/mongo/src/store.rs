@@ -1,0 +1,316 @@
+//! Databases of workspaces, and the transaction in which a record and its effect
+//! commit together (`docs/idempotency.md`).
+//!
+//! ```text
+//! start → insert the record → the effect → the outcome into the record → commit
+//! ```
+//!
+//! The insert comes first: who comes second with the same key meets a write conflict
+//! while the first works, and a duplicate once it has committed. A refusal that is
+//! kept aborts the effect, then inserts its outcome alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Document, doc};
+use futures::future::BoxFuture;
+use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteConcern};
+use mongodb::{Client, ClientSession, Collection, Database};
+use postern_common::idempotency::{Decided, Kept, Keyed, Ledger, Standing};
+use postern_common::{Failure, Reply};
+use postern_contract::idempotency::TTL_SECONDS;
+use postern_contract::{Code, WorkspaceId};
+
+use crate::failure::{failure, is_conflict, is_duplicate, is_there_already, is_unknown_commit};
+
+/// Where a workspace's records are; clients' collections cannot have the name.
+pub(crate) const RECORDS: &str = "postern.record";
+/// How often a commit of unknown outcome is repeated; each waits as long as the driver does.
+const COMMITS: u32 = 5;
+
+/// What a family does in the transaction. It may run more than once, each time in a
+/// fresh one.
+pub(crate) trait Work:
+    for<'s> Fn(&'s mut ClientSession) -> BoxFuture<'s, Result<Reply, Failure>> + Send + Sync + 'static
+{
+}
+impl<F> Work for F where
+    F: for<'s> Fn(&'s mut ClientSession) -> BoxFuture<'s, Result<Reply, Failure>>
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A workspace's database. Its name is in lower case: names of databases that differ in
+/// case only cannot stand side by side.
+pub(crate) fn database(client: &Client, workspace: WorkspaceId) -> Database {
+    let id = workspace.to_string().to_ascii_lowercase();
+    client.database(&id.replace("wks_", "ws_"))
+}
+
+/// Makes what every workspace's database has; can be repeated.
+pub(crate) async fn provision(database: &Database) -> Result<(), mongodb::error::Error> {
+    match database.create_collection(RECORDS).await {
+        Err(error) if !is_there_already(&error) => return Err(error),
+        _ => {}
+    }
+    let expiring = mongodb::IndexModel::builder()
+        .keys(doc! { "expiresAt": 1 })
+        .options(
+            mongodb::options::IndexOptions::builder()
+                .expire_after(Duration::ZERO)
+                .build(),
+        )
+        .build();
+    records(database).create_index(expiring).await?;
+    Ok(())
+}
+
+fn records(database: &Database) -> Collection<Document> {
+    let options = mongodb::options::CollectionOptions::builder()
+        .write_concern(durable())
+        .build();
+    database.collection_with_options(RECORDS, options)
+}
+
+/// On the disks of a majority: what was acknowledged survives any crash.
+pub(crate) fn durable() -> WriteConcern {
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .build()
+}
+
+fn options() -> TransactionOptions {
+    TransactionOptions::builder()
+        .write_concern(durable())
+        .read_concern(ReadConcern::snapshot())
+        .build()
+}
+
+/// A mutation in a workspace's database, at most once a key.
+pub(crate) async fn mutate(
+    ledger: &Arc<Ledger>,
+    database: Database,
+    keyed: Option<Keyed>,
+    correlation_id: &str,
+    work: impl Work,
+) -> Result<Reply, Failure> {
+    let attempt = Arc::new(Attempt {
+        ledger: Arc::clone(ledger),
+        database,
+        keyed: keyed.clone(),
+        correlation_id: correlation_id.to_owned(),
+        work: Box::new(work),
+    });
+    let once = move || -> BoxFuture<'static, Result<Decided, Failure>> {
+        let attempt = Arc::clone(&attempt);
+        Box::pin(async move { attempt.once().await })
+    };
+    ledger.run_in_store(keyed, once).await
+}
+
+struct Attempt {
+    ledger: Arc<Ledger>,
+    database: Database,
+    keyed: Option<Keyed>,
+    correlation_id: String,
+    work: Box<dyn Work>,
+}
+
+impl Attempt {
+    async fn once(&self) -> Result<Decided, Failure> {
+        let faults = self.ledger.faults();
+        let mut session = self
+            .database
+            .client()
+            .start_session()
+            .await
+            .map_err(failure)?;
+        session
+            .start_transaction()
+            .with_options(options())
+            .await
+            .map_err(failure)?;
+        let Some(keyed) = &self.keyed else {
+            let reply = self.effect(&mut session).await?;
+            commit(&mut session).await?;
+            return Ok(Decided { reply, kept: None });
+        };
+        faults.at("before-record").await;
+        let insert = records(&self.database)
+            .insert_one(record(keyed, None))
+            .session(&mut session)
+            .await;
+        if let Err(error) = insert {
+            // The session's end would do it too, but later.
+            drop(session.abort_transaction().await);
+            return match error {
+                error if is_duplicate(&error) => self.found(keyed).await,
+                error if is_conflict(&error) => Err(Ledger::in_progress()),
+                error => Err(failure(error)),
+            };
+        }
+        faults.at("after-record").await;
+        let reply = match self.effect(&mut session).await {
+            Ok(reply) => reply,
+            Err(refusal) if refusal.is_kept() => return self.refused(keyed, &refusal).await,
+            Err(refusal) => return Err(refusal),
+        };
+        faults.at("after-effect").await;
+        let sealed = self.sealed(keyed, &reply).await?;
+        let written = records(&self.database)
+            .update_one(
+                doc! { "_id": scope(keyed) },
+                doc! { "$set": { "outcome": binary(&sealed) } },
+            )
+            .session(&mut session)
+            .await;
+        if let Err(error) = written {
+            drop(session.abort_transaction().await);
+            return Err(failure(error));
+        }
+        faults.at("before-commit").await;
+        commit(&mut session).await?;
+        faults.at("after-commit").await;
+        Ok(decided(reply, sealed))
+    }
+
+    /// The family's work; a refusal ends the transaction.
+    async fn effect(&self, session: &mut ClientSession) -> Result<Reply, Failure> {
+        let ended = (self.work)(session).await;
+        if ended.is_err() {
+            drop(session.abort_transaction().await);
+        }
+        ended
+    }
+
+    /// A verdict on the data: its outcome stands alone. Who loses the insert answers
+    /// as the winner did.
+    async fn refused(&self, keyed: &Keyed, refusal: &Failure) -> Result<Decided, Failure> {
+        let reply = Reply::refusal(refusal, &self.correlation_id);
+        let sealed = self.sealed(keyed, &reply).await?;
+        let insert = records(&self.database)
+            .insert_one(record(keyed, Some(&sealed)))
+            .await;
+        match insert {
+            Ok(_) => Ok(decided(reply, sealed)),
+            Err(error) if is_duplicate(&error) => self.found(keyed).await,
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// The key was used before.
+    async fn found(&self, keyed: &Keyed) -> Result<Decided, Failure> {
+        let records = records(&self.database);
+        let by_scope = doc! { "_id": scope(keyed) };
+        let found = records.find_one(by_scope).await.map_err(failure)?;
+        let standing = found.as_ref().map(standing).transpose()?;
+        if standing
+            .as_ref()
+            .is_some_and(|standing| standing.remaining.is_zero())
+        {
+            // The server removes what expired once a minute only.
+            let expired = doc! { "_id": scope(keyed), "expiresAt": { "$lte": DateTime::now() } };
+            records.delete_one(expired).await.map_err(failure)?;
+        }
+        self.ledger.replay(keyed, standing)
+    }
+
+    /// The outcome as it is kept: without its body where the workspace keeps too much.
+    async fn sealed(&self, keyed: &Keyed, reply: &Reply) -> Result<Vec<u8>, Failure> {
+        let sealed = self.ledger.seal(keyed, reply)?;
+        let quota = u64::try_from(self.ledger.quota()).unwrap_or_default();
+        let kept = kept_bytes(&self.database).await;
+        Ok(if kept.saturating_add(sealed.whole.len() as u64) <= quota {
+            sealed.whole
+        } else {
+            sealed.without_body
+        })
+    }
+}
+
+/// Bytes of records, as the server last counted them; 0 where it does not say. The
+/// statistics are kept in memory there, so this is one round trip and reads nothing.
+async fn kept_bytes(database: &Database) -> u64 {
+    let stats = database.run_command(doc! { "collStats": RECORDS }).await;
+    let size = stats.ok().and_then(|stats| match stats.get("size") {
+        Some(Bson::Int32(size)) => u64::try_from(*size).ok(),
+        Some(Bson::Int64(size)) => u64::try_from(*size).ok(),
+        Some(Bson::Double(size)) => Some(*size as u64),
+        _ => None,
+    });
+    size.unwrap_or_default()
+}
+
+async fn commit(session: &mut ClientSession) -> Result<(), Failure> {
+    let mut commits = 0;
+    loop {
+        commits += 1;
+        match session.commit_transaction().await {
+            Ok(()) => return Ok(()),
+            // To commit again what is committed does nothing.
+            Err(error) if is_unknown_commit(&error) && commits < COMMITS => {
+                tracing::warn!(%error, "a commit is repeated");
+            }
+            Err(error) if is_unknown_commit(&error) => {
+                tracing::error!(%error, "a commit's outcome is not known");
+                return Err(Failure::new(
+                    Code::BackendUnavailable,
+                    "whether the request took effect is not known; retry it with the same Idempotency-Key",
+                ));
+            }
+            Err(error) => return Err(failure(error)),
+        }
+    }
+}
+
+fn decided(reply: Reply, sealed: Vec<u8>) -> Decided {
+    let remaining = Duration::from_secs(TTL_SECONDS);
+    Decided {
+        reply,
+        kept: Some(Kept { sealed, remaining }),
+    }
+}
+
+fn binary(bytes: &[u8]) -> Bson {
+    Bson::Binary(Binary {
+        subtype: BinarySubtype::Generic,
+        bytes: bytes.to_vec(),
+    })
+}
+
+fn scope(keyed: &Keyed) -> Bson {
+    binary(&keyed.scope)
+}
+
+fn record(keyed: &Keyed, sealed: Option<&[u8]>) -> Document {
+    let now = DateTime::now().timestamp_millis();
+    let ttl = i64::try_from(TTL_SECONDS * 1_000).unwrap_or(i64::MAX);
+    let mut record = doc! {
+        "_id": scope(keyed),
+        "fingerprint": binary(&keyed.fingerprint),
+        "expiresAt": DateTime::from_millis(now.saturating_add(ttl)),
+    };
+    if let Some(sealed) = sealed {
+        record.insert("outcome", binary(sealed));
+    }
+    record
+}
+
+fn standing(record: &Document) -> Result<Standing, Failure> {
+    let fingerprint = record
+        .get_binary_generic("fingerprint")
+        .map_err(Failure::internal)?;
+    let expires_at = record
+        .get_datetime("expiresAt")
+        .map_err(Failure::internal)?;
+    let left = expires_at.timestamp_millis() - DateTime::now().timestamp_millis();
+    Ok(Standing {
+        fingerprint: fingerprint.clone(),
+        outcome: record.get_binary_generic("outcome").ok().cloned(),
+        remaining: Duration::from_millis(u64::try_from(left).unwrap_or_default()),
+    })
+}
