@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use postern_claims::ClaimStore;
 use postern_context::OpeningKeys;
 use postern_contract::{Code, Route, header};
+use tracing::Instrument as _;
 
 use crate::call::UnreadBody;
 use crate::idempotency::Pending;
@@ -101,6 +102,11 @@ impl Chain {
 
     /// Answers one request; there is always an answer.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let span = telemetry::traces::request(request.method(), request.headers());
+        self.traced(request).instrument(span).await
+    }
+
+    async fn traced(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let method = head.method.clone();

@@ -158,7 +158,8 @@ impl Ledger {
                 .await
                 .unwrap_or(Err(Failure::Deadline))
         };
-        match self.tasks.spawn(task.in_current_span()).await {
+        let span = tracing::debug_span!("mutation");
+        match self.tasks.spawn(task.instrument(span)).await {
             Ok(ended) => ended,
             Err(error) => Err(Failure::Panicked(error.to_string())),
         }

@@ -1,5 +1,7 @@
-//! What an operator sees: one event and a few metrics per request, with a fixed
-//! vocabulary. Never a token, key, body or password.
+//! What an operator sees: one event, a few metrics and a span per request, with a
+//! fixed vocabulary. Never a token, key, body or password.
+
+pub mod traces;
 
 use std::any::Any;
 use std::fs::OpenOptions;
@@ -9,10 +11,13 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use postern_contract::{Code, Route};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::Caller;
+use traces::Traces;
 
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +31,24 @@ pub enum TelemetryError {
     /// The recorder is refused.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The collector's address is none.
+    #[error("otlp.endpoint: {0}")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Another subscriber or recorder stands already.
     #[error("telemetry was started twice")]
     Twice,
 }
 
-/// Starts logs, JSON a line, to a file or standard error.
+/// Starts logs, JSON a line, to a file or standard error, and traces to a collector, if
+/// there is one.
 ///
 /// # Errors
-/// When the level or the file is not usable.
-pub fn start_logs(level: &str, file: Option<&Path>) -> Result<(), TelemetryError> {
+/// When the level, the file or the collector's address is not usable.
+pub fn start(
+    level: &str,
+    file: Option<&Path>,
+    collector: Option<&str>,
+) -> Result<Traces, TelemetryError> {
     let filter = EnvFilter::builder().parse(level)?;
     let writer = match file {
         Some(path) => BoxMakeWriter::new(std::sync::Mutex::new(
@@ -43,14 +56,20 @@ pub fn start_logs(level: &str, file: Option<&Path>) -> Result<(), TelemetryError
         )),
         None => BoxMakeWriter::new(std::io::stderr),
     };
-    tracing_subscriber::fmt()
+    let traces = Traces::start(collector)?;
+    let logs = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
-        .with_env_filter(filter)
+        .with_span_list(false)
         .with_writer(writer)
+        .with_filter(filter);
+    tracing_subscriber::registry()
+        .with(logs)
+        .with(traces.layer())
         .try_init()
-        .map_err(|_| TelemetryError::Twice)
+        .map_err(|_| TelemetryError::Twice)?;
+    Ok(traces)
 }
 
 /// Starts metrics; the handle renders them for `/metrics`.
@@ -103,6 +122,7 @@ pub(crate) fn request(event: &Event<'_>) {
         duration_us = u64::try_from(event.took.as_micros()).unwrap_or(u64::MAX),
         "request"
     );
+    traces::answered(route, event);
     metrics::counter!("postern_handler_requests_total",
         "family" => family, "route" => route, "status" => status.to_string())
     .increment(1);

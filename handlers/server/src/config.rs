@@ -63,6 +63,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: Log,
+    /// Traces.
+    #[serde(default)]
+    pub otlp: Otlp,
     /// A folder in which tests arm fault points.
     #[cfg(debug_assertions)]
     pub faults: Option<PathBuf>,
@@ -250,6 +253,14 @@ impl Default for Log {
     }
 }
 
+/// Where traces go.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Otlp {
+    /// Where a collector takes them, OTLP over HTTP; none: nowhere.
+    pub endpoint: Option<String>,
+}
+
 impl Config {
     /// Reads and checks a file.
     ///
@@ -315,6 +326,14 @@ impl Config {
             "limits.connections: 1 at least"
         );
         ensure!(self.audit_days >= 1, "auditDays: 1 at least");
+        if let Some(endpoint) = &self.otlp.endpoint {
+            let uri = endpoint.parse::<http::Uri>().ok();
+            let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
+            ensure!(
+                matches!(scheme, Some("http" | "https")),
+                "otlp.endpoint: {endpoint:?} is no address such as http://127.0.0.1:4318/v1/traces"
+            );
+        }
         self.mode()?;
         Ok(())
     }
@@ -429,6 +448,7 @@ mod tests {
             ("api: {versions: [now]}\n", "api.versions"),
             ("socketMode: rw\n", "socketMode"),
             ("auditDays: 0\n", "auditDays"),
+            ("otlp: {endpoint: 'collector:4318'}\n", "otlp.endpoint"),
         ] {
             let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
             assert!(error.contains(named), "{more}: {error}");

@@ -59,11 +59,14 @@ async fn run(arguments: Arguments) -> Result<()> {
         }
         Command::Migrate => migrate(&config).await,
         Command::Serve => {
-            telemetry::start_logs(&config.log.level, config.log.file.as_deref())?;
+            let (log, collector) = (&config.log, config.otlp.endpoint.as_deref());
+            let traces = telemetry::start(&log.level, log.file.as_deref(), collector)?;
             let stop = CancellationToken::new();
             let server = Prepared::new(config)?.start().await?;
             on_signal(stop.clone())?;
-            server.run(stop).await
+            let served = server.run(stop).await;
+            traces.end().await;
+            served
         }
     }
 }

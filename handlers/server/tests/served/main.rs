@@ -17,3 +17,4 @@ mod resources;
 mod revocations;
 mod starting;
 mod support;
+mod traces;
