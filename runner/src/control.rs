@@ -46,6 +46,10 @@ pub(crate) enum Message {
     Beat,
     /// To the supervisor: still at work.
     Alive,
+    /// To the worker: what is to outlive it?
+    Leave,
+    /// To the supervisor, what was asked for; to its successor, before `Listen`.
+    Left(Bytes),
 }
 
 impl Message {
@@ -64,6 +68,8 @@ impl Message {
             Self::Conf(None) => (10, Vec::new()),
             Self::Beat => (11, Vec::new()),
             Self::Alive => (12, Vec::new()),
+            Self::Leave => (13, Vec::new()),
+            Self::Left(legacies) => (14, legacies.to_vec()),
         };
         let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         [&[kind], &len.to_le_bytes()[..], &body].concat()
@@ -85,6 +91,8 @@ impl Message {
             10 => Self::Conf(None),
             11 => Self::Beat,
             12 => Self::Alive,
+            13 => Self::Leave,
+            14 => Self::Left(body),
             _ => return None,
         })
     }

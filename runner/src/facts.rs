@@ -59,23 +59,12 @@ pub struct Identity {
     pub client: Option<String>,
 }
 
-/// The headers that tell a client about a limit: `X-RateLimit-*` and the two fields of
-/// draft-ietf-httpapi-ratelimit-headers-11.
+/// The headers that tell a client about a limit.
 pub(crate) fn rate_limit_headers(state: &RateLimit, mut add: impl FnMut(&'static str, String)) {
-    let RateLimit {
-        policy,
-        limit,
-        remaining,
-        reset,
-        reset_after,
-        ..
-    } = state;
-    add("X-RateLimit-Limit", limit.to_string());
-    add("X-RateLimit-Remaining", remaining.to_string());
-    add("X-RateLimit-Reset", reset.to_string());
-    add(
-        "RateLimit",
-        format!("\"{policy}\";r={remaining};t={reset_after}"),
-    );
-    add("RateLimit-Policy", format!("\"{policy}\";q={limit};w=60"));
+    add("X-RateLimit-Limit", state.limit.to_string());
+    add("X-RateLimit-Remaining", state.remaining.to_string());
+    add("X-RateLimit-Reset", state.reset.to_string());
+    let (current, policy) = state.fields();
+    add("RateLimit", current);
+    add("RateLimit-Policy", policy);
 }

@@ -36,6 +36,7 @@ mod events;
 mod extra;
 pub mod facts;
 mod histogram;
+mod legacy;
 mod logging;
 mod metrics;
 pub mod plugin;

@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::chain::{Bind, Chain};
+use crate::legacy::Legacies;
 use crate::plugin::{ConfigError, Plugin};
 
 /// Makes the plugins of a process from its configuration.
@@ -35,6 +38,7 @@ pub struct Registry {
     plugins: BTreeMap<&'static str, Box<dyn Bind>>,
     tasks: Mutex<Vec<Task>>,
     ready: Vec<(&'static str, Ready)>,
+    legacies: Legacies,
 }
 
 /// Says what something still waits for.
@@ -90,6 +94,25 @@ impl Registry {
         self
     }
 
+    /// Something that outlives the worker (SIGHUP): `leave` is asked for it just before a
+    /// successor takes over, which hears it through `take_over` before its first request.
+    /// Not kept when a worker crashes.
+    #[must_use]
+    pub fn with_legacy(
+        mut self,
+        name: &'static str,
+        leave: impl Fn() -> Bytes + Send + Sync + 'static,
+        take_over: impl Fn(&[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        self.legacies
+            .add(name, Box::new(leave), Box::new(take_over));
+        self
+    }
+
+    pub(crate) fn take_legacies(&mut self) -> Legacies {
+        std::mem::take(&mut self.legacies)
+    }
+
     /// The known names, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.plugins.keys().copied()
@@ -138,10 +161,11 @@ impl Registry {
         plugin.bind(config)
     }
 
-    /// Starts the background tasks; they end with `stop`.
-    pub(crate) fn start_tasks(&self, stop: &CancellationToken) {
+    /// Starts the background tasks, which end with `stop`, and gives who knows when they have.
+    pub(crate) fn start_tasks(&self, stop: &CancellationToken) -> TaskTracker {
+        let running = TaskTracker::new();
         for Task { name, start } in std::mem::take(&mut *self.tasks()) {
-            let task = tokio::spawn(start(stop.clone()));
+            let task = running.spawn(start(stop.clone()));
             let stop = stop.clone();
             tokio::spawn(async move {
                 if task.await.is_err() && !stop.is_cancelled() {
@@ -152,6 +176,8 @@ impl Registry {
                 }
             });
         }
+        running.close();
+        running
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<Task>> {

@@ -269,17 +269,9 @@ fn complete(reply: Reply, known: &Known) -> Response<Full<Bytes>> {
         set(header::RATE_LIMIT_LIMIT, &limit.limit.to_string());
         set(header::RATE_LIMIT_REMAINING, &limit.remaining.to_string());
         set(header::RATE_LIMIT_RESET, &limit.reset.to_string());
-        set(
-            header::RATE_LIMIT,
-            &format!(
-                "\"{}\";r={};t={}",
-                limit.policy, limit.remaining, limit.reset_after
-            ),
-        );
-        set(
-            header::RATE_LIMIT_POLICY,
-            &format!("\"{}\";q={};w=60", limit.policy, limit.limit),
-        );
+        let (state, policy) = limit.fields();
+        set(header::RATE_LIMIT, &state);
+        set(header::RATE_LIMIT_POLICY, &policy);
     }
     response
 }

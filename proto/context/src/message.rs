@@ -1,5 +1,8 @@
 //! The message inside the seal. Field numbers are the wire; none is ever reused.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 /// What the runner knows of a request, sealed for one family.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Context {
@@ -106,7 +109,34 @@ pub struct RateLimit {
     /// The epoch second at which the bucket is full.
     #[prost(uint64, tag = "5")]
     pub reset: u64,
-    /// Seconds until the bucket is full, rounded up: for `RateLimit`'s `t`.
+    /// For how many seconds `remaining` is what there is, rounded up: until the bucket is
+    /// full, or, where nothing remains, until something does. `RateLimit`'s `t`.
     #[prost(uint64, tag = "6")]
     pub reset_after: u64,
+    /// A hash of whom the limit is about: `pk`.
+    #[prost(bytes = "vec", tag = "7")]
+    pub partition: Vec<u8>,
+}
+
+impl RateLimit {
+    /// The values of `RateLimit` and `RateLimit-Policy`, as
+    /// draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[must_use]
+    pub fn fields(&self) -> (String, String) {
+        let Self {
+            policy,
+            limit,
+            remaining,
+            reset_after,
+            ..
+        } = self;
+        let pk = match self.partition.as_slice() {
+            [] => String::new(),
+            partition => format!(";pk=:{}:", BASE64_STANDARD.encode(partition)),
+        };
+        (
+            format!("\"{policy}\";r={remaining};t={reset_after}{pk}"),
+            format!("\"{policy}\";q={limit};w=60{pk}"),
+        )
+    }
 }

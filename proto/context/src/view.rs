@@ -160,7 +160,7 @@ mod tests {
             let params = params.into_iter().map(|(name, value)| PathParam { name, value }).collect();
             let claim = claim.map(|(scope, holder)| Claim { scope, holder });
             let rate_limit = limit.map(|(policy, limit, reset)| {
-                RateLimit { policy, limit, burst: 1, remaining: limit / 2, reset, reset_after: 7 }
+                RateLimit { policy, limit, burst: 1, remaining: limit / 2, reset, reset_after: 7, partition: vec![7; 8] }
             });
             let client_address = address.map(|address| address.to_string()).unwrap_or_default();
             let audience = "tenants".to_owned();

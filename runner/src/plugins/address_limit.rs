@@ -1,7 +1,8 @@
 //! `address-limit`: how much one client address may ask for, whoever it says it is.
 //!
 //! Stands before the first signature is checked, because checking one costs a hundred
-//! times what refusing does.
+//! times what refusing does. It guards this machine, so it is decided on this machine,
+//! whatever store `rate-limit` shares; that one has a limit of addresses of its own.
 
 use std::sync::Arc;
 
@@ -10,13 +11,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::gcra::Limit;
-use super::limits::store::Buckets;
-use super::limits::{address_key, fact, nanoseconds, refuse};
+use super::limits::limiter::Limiter;
+use super::limits::{Items, address_key, fact, microseconds, refuse};
+use super::rate_limit::{check_limit, check_profile};
 use crate::{ConfigError, Flow, Plugin, Request};
 
 /// Limits each client address.
 pub struct AddressLimit {
-    buckets: Arc<Buckets>,
+    limiter: Arc<Limiter>,
 }
 
 /// A route's limit per address. Routes with equal settings share the buckets.
@@ -47,8 +49,8 @@ impl Default for AddressLimitConfig {
 const POLICY: &str = "address";
 
 impl AddressLimit {
-    pub(crate) fn new(buckets: Arc<Buckets>) -> Self {
-        Self { buckets }
+    pub(crate) fn new(limiter: Arc<Limiter>) -> Self {
+        Self { limiter }
     }
 }
 
@@ -73,15 +75,18 @@ impl AddressLimitConfig {
 
 impl AddressLimit {
     fn decide(&self, config: &AddressLimitConfig, request: &mut Request<'_>) -> Flow {
-        let (limit, now) = (config.limit(), nanoseconds(request.arrived()));
-        let key = self
-            .buckets
-            .key(POLICY, limit, &[&address_key(request.src_ip())]);
-        let ([bucket], decision) = self.buckets.decide([(key, limit)], now, 1);
-        request.facts.rate_limit = Some(fact(POLICY, &bucket, now));
-        match decision {
-            Ok(()) => Flow::Next,
-            Err(wait) => refuse(POLICY, limit.rate, wait, config.shadow),
+        let (limit, now) = (config.limit(), microseconds(request.arrived()));
+        let address = address_key(request.src_ip());
+        let key = self.limiter.key(POLICY, limit, &[&address], &[]);
+        let mut items = Items::default();
+        items.push(POLICY, limit, key);
+        let decision = self.limiter.decide_here(&items, now, 1);
+        if let Some((item, bucket)) = decision.tightest(&items, 1) {
+            request.facts.rate_limit = Some(fact(item, bucket, now));
+        }
+        match decision.wait {
+            0 => Flow::Next,
+            wait => refuse(POLICY, limit.rate, wait, config.shadow),
         }
     }
 }
@@ -91,15 +96,8 @@ impl Plugin for AddressLimit {
     type Config = AddressLimitConfig;
 
     fn check(&self, config: &Self::Config) -> Result<(), ConfigError> {
-        super::rate_limit::check_profile(config.profile.as_deref())?;
-        let Limit { rate, burst } = config.limit();
-        if rate == 0 || burst == 0 {
-            return Err(ConfigError::new(
-                "rate",
-                "rate and burst must be at least 1",
-            ));
-        }
-        Ok(())
+        check_profile(config.profile.as_deref())?;
+        check_limit("rate", config.limit())
     }
 
     fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {

@@ -27,10 +27,7 @@ pub mod rate_limit;
 
 use std::sync::Arc;
 
-use anyhow::ensure;
-
 use crate::{Registry, RunnerConfig};
-use limits::store::Buckets;
 
 /// Every plugin of this house with what it shares between routes.
 ///
@@ -39,11 +36,7 @@ use limits::store::Buckets;
 pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
     let sections = &config.plugins;
     let limits: rate_limit::RateLimitSettings = sections.get("rate-limit")?.unwrap_or_default();
-    ensure!(
-        limits.buckets > 0,
-        "plugins.rate-limit.buckets: must be above 0"
-    );
-    let buckets = Arc::new(Buckets::new(limits.buckets));
+    let limiter = Arc::new(limits.limiter()?);
     let headers = headers::Headers::new(sections.get("headers")?.unwrap_or_default())?;
     let jwt = jwt::Jwt::new(sections.get("jwt")?.unwrap_or_default())?;
     let authorize = authorize::Authorize::new(sections.get("authorize")?.unwrap_or_default())?;
@@ -53,10 +46,11 @@ pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
     let registry = Registry::new()
         .with(correlation_id::CorrelationId)
         .with(headers)
-        .with(address_limit::AddressLimit::new(Arc::clone(&buckets)))
-        .with(rate_limit::RateLimit::new(buckets))
+        .with(address_limit::AddressLimit::new(Arc::clone(&limiter)))
+        .with(rate_limit::RateLimit::new(Arc::clone(&limiter)))
         .with(idempotency)
         .with(no_route::NoRoute);
+    let registry = limits::register(limiter, registry);
     let registry = jwt.register(registry);
     let registry = authorize.register(registry);
     Ok(context.register(registry))

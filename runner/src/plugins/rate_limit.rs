@@ -1,43 +1,33 @@
 //! `rate-limit`: how much one caller may ask for.
 //!
 //! A caller is a subject within its tenant and issuer, or an address where there is no
-//! token; each profile of the routes table has buckets of its own. A tenant may have a
-//! limit over all its callers besides: both are taken together or not at all.
+//! token; each profile of the routes table has buckets of its own. Besides, a route may
+//! limit all callers of a tenant together, by its plan too, all callers of one address,
+//! and everybody on one route of the table. All are taken together or not at all, and none
+//! if the tenant's calls of the month are used up ([`super::limits::calls`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postern_contract::{Code, Match, Profile, routes};
+use postern_contract::{Code, Match, Profile, Route, routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limits::gcra::{Bucket, Limit};
-use super::limits::store::{Buckets, Key};
-use super::limits::{address_key, fact, nanoseconds, refuse};
-use crate::{ConfigError, Flow, Plugin, Reply, Request};
+use super::limits::gcra::{LONGEST, Limit};
+use super::limits::limiter::{Limiter, Outcome};
+use super::limits::settings::OnStoreDown;
+pub use super::limits::settings::{Mode, RateLimitSettings, RedisSettings};
+use super::limits::{Items, address_key, fact, microseconds, refuse};
+use crate::{ConfigError, Flow, Identity, Plugin, Reply, Request};
 
 /// Limits each caller.
 pub struct RateLimit {
-    buckets: Arc<Buckets>,
+    limiter: Arc<Limiter>,
 }
 
-/// The section `rate-limit` of the runner's configuration.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RateLimitSettings {
-    /// Buckets that are kept, of callers and addresses, 24 bytes each. Beyond it the
-    /// bucket nearest to full makes room, and its owner starts from full again.
-    pub buckets: usize,
-}
-
-impl Default for RateLimitSettings {
-    fn default() -> Self {
-        Self { buckets: 65_536 }
-    }
-}
-
-/// A route's limit per caller. Routes with the same profile share the buckets.
+/// A route's limits. Routes with equal limits share the buckets.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct RateLimitConfig {
     /// A profile of the routes table, instead of the one that the table gives the route.
     profile: Option<String>,
@@ -45,22 +35,38 @@ pub struct RateLimitConfig {
     rate: Option<u32>,
     /// Requests at once from full instead of the profile's, at least 1.
     burst: Option<u32>,
-    /// How many requests each request of this route counts as, at least 1. More than
-    /// the profile's burst counts as all of it.
+    /// How many requests each request counts as, at least 1. More than a limit's burst
+    /// counts as all of it.
     cost: u32,
+    /// The same for single routes of the table, by their id.
+    costs: BTreeMap<String, u32>,
     /// A limit over all callers of a tenant together.
-    tenant: Option<TenantLimit>,
+    tenant: Option<Figures>,
+    /// A limit over all callers of a tenant together, by the plan that the token names.
+    plans: BTreeMap<String, Figures>,
+    /// A limit over all callers of one address together.
+    address: Option<Figures>,
+    /// A limit over everybody together, for each route of the table.
+    route: Option<Figures>,
+    /// Who decides when the store that all runners share is away.
+    on_store_down: OnStoreDown,
     /// Count and log what would be refused, and let it pass.
     shadow: bool,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TenantLimit {
+struct Figures {
     /// Requests a minute, at least 1.
     rate: u32,
     /// Requests at once from full, at least 1.
     burst: u32,
+}
+
+impl From<Figures> for Limit {
+    fn from(Figures { rate, burst }: Figures) -> Self {
+        Self { rate, burst }
+    }
 }
 
 impl Default for RateLimitConfig {
@@ -70,86 +76,127 @@ impl Default for RateLimitConfig {
             rate: None,
             burst: None,
             cost: 1,
+            costs: BTreeMap::new(),
             tenant: None,
+            plans: BTreeMap::new(),
+            address: None,
+            route: None,
+            on_store_down: OnStoreDown::default(),
             shadow: false,
         }
     }
 }
 
-impl RateLimit {
-    pub(crate) fn new(buckets: Arc<Buckets>) -> Self {
-        Self { buckets }
-    }
+/// The policies' names besides the profiles'.
+const TENANT: &str = "tenant";
+const PLAN: &str = "plan";
+const ADDRESS: &str = "caller-address";
+const ROUTE: &str = "route";
 
-    fn caller(&self, profile: &Profile, limit: Limit, request: &Request<'_>) -> Key {
-        match &request.facts.identity {
-            Some(who) => {
-                let tenant = who.tenant.as_deref().unwrap_or_default();
-                let pieces = [&who.issuer, tenant, &who.subject].map(str::as_bytes);
-                self.buckets.key(&profile.name, limit, &pieces)
-            }
-            None => self
-                .buckets
-                .key(&profile.name, limit, &[&address_key(request.src_ip())]),
-        }
-    }
-
-    fn tenant(&self, config: &RateLimitConfig, request: &Request<'_>) -> Option<(Key, Limit)> {
-        let TenantLimit { rate, burst } = config.tenant?;
-        let who = request.facts.identity.as_ref()?;
-        let pieces = [&*who.issuer, who.tenant.as_deref()?].map(str::as_bytes);
-        let limit = Limit { rate, burst };
-        Some((self.buckets.key(TENANT, limit, &pieces), limit))
-    }
+/// A request with all its limits, ready to be decided.
+struct Demand {
+    items: Items,
+    cost: u32,
+    now: u64,
 }
 
-/// The policy's name of the limit over a whole tenant.
-const TENANT: &str = "tenant";
-
 impl RateLimit {
-    fn decide(&self, config: &RateLimitConfig, request: &mut Request<'_>) -> Flow {
-        let named = config
-            .profile
-            .as_ref()
-            .and_then(|name| routes().profiles().get(name));
-        let profile: &'static Profile = match (named, request.route()) {
-            (Some(profile), _) => profile,
-            (None, Ok(Match::Found(route, _))) => &route.profile,
-            (None, _) => {
-                let message = "rate-limit: this path is not in the routes table, so its route must name a profile";
-                return Flow::Stop(Reply::refuse(Code::GatewayMisconfigured, message));
-            }
+    pub(crate) fn new(limiter: Arc<Limiter>) -> Self {
+        Self { limiter }
+    }
+
+    fn demand(&self, config: &RateLimitConfig, request: &Request<'_>) -> Result<Demand, Reply> {
+        let route = match request.route() {
+            Ok(Match::Found(route, _)) => Some(*route),
+            _ => None,
         };
-        let now = nanoseconds(request.arrived());
+        let named = config.profile.as_ref();
+        let named = named.and_then(|name| routes().profiles().get(name));
+        let Some(profile) = named.or(route.map(|route| &route.profile)) else {
+            let message = "rate-limit: this path is not in the routes table, so its route must name a profile";
+            return Err(Reply::refuse(Code::GatewayMisconfigured, message));
+        };
+        let cost = route.and_then(|route| config.costs.get(&route.id));
+        Ok(Demand {
+            items: self.items(config, profile, route, request),
+            cost: cost.copied().unwrap_or(config.cost),
+            now: microseconds(request.arrived()),
+        })
+    }
+
+    fn items(
+        &self,
+        config: &RateLimitConfig,
+        profile: &'static Profile,
+        route: Option<&'static Route>,
+        request: &Request<'_>,
+    ) -> Items {
+        let mut items = Items::default();
+        let mut add = |policy, limit: Limit, owner: &[&[u8]], rest: &[&[u8]]| {
+            items.push(policy, limit, self.limiter.key(policy, limit, owner, rest));
+        };
         let limit = Limit {
             rate: config.rate.unwrap_or(profile.rate),
             burst: config.burst.unwrap_or(profile.burst),
         };
-        let caller = (self.caller(profile, limit, request), limit);
-        let named = |bucket: &Bucket| (profile.name.as_str(), *bucket);
-        let ((policy, bucket), decision) = match self.tenant(config, request) {
-            None => {
-                let ([bucket], decision) = self.buckets.decide([caller], now, config.cost);
-                (named(&bucket), decision)
-            }
-            Some(tenant) => {
-                let (buckets, decision) = self.buckets.decide([caller, tenant], now, config.cost);
-                let [caller, tenant] = buckets;
-                // The client is told of the limit that will stop it first.
-                if tenant.remaining(now) < caller.remaining(now) {
-                    ((TENANT, tenant), decision)
-                } else {
-                    (named(&caller), decision)
+        let address = address_key(request.src_ip());
+        match request.facts.identity.as_deref() {
+            Some(who) => {
+                let owner = owner(who);
+                add(&profile.name, limit, &owner, &[who.subject.as_bytes()]);
+                if who.tenant.is_some() {
+                    if let Some(figures) = config.tenant {
+                        add(TENANT, figures.into(), &owner, &[]);
+                    }
+                    let plan = who.plan.as_ref().and_then(|plan| config.plans.get(plan));
+                    if let Some(figures) = plan {
+                        add(PLAN, (*figures).into(), &owner, &[]);
+                    }
                 }
             }
-        };
-        let verdict = match decision {
-            Ok(()) => Flow::Next,
-            Err(wait) => refuse(policy, bucket.limit.rate, wait, config.shadow),
-        };
-        request.facts.rate_limit = Some(fact(policy, &bucket, now));
-        verdict
+            None => add(&profile.name, limit, &[&address], &[]),
+        }
+        if let Some(figures) = config.address {
+            add(ADDRESS, figures.into(), &[&address], &[]);
+        }
+        if let (Some(figures), Some(route)) = (config.route, route) {
+            add(ROUTE, figures.into(), &[route.id.as_bytes()], &[]);
+        }
+        items
     }
+
+    fn conclude(
+        &self,
+        config: &RateLimitConfig,
+        request: &mut Request<'_>,
+        demand: &Demand,
+        outcome: Outcome,
+    ) -> Flow {
+        let decision = match outcome {
+            Outcome::Decided(decision) => decision,
+            Outcome::Open => return Flow::Next,
+            Outcome::Closed if config.shadow => return Flow::Next,
+            Outcome::Closed => {
+                let message = "limits cannot be decided now: retry";
+                let reply = Reply::refuse(Code::BackendUnavailable, message);
+                return Flow::Stop(reply.with_header("Retry-After", "1"));
+            }
+        };
+        let Some((item, bucket)) = decision.tightest(&demand.items, demand.cost) else {
+            return Flow::Next;
+        };
+        request.facts.rate_limit = Some(fact(item, bucket, decision.now));
+        match decision.wait {
+            0 => Flow::Next,
+            wait => refuse(item.policy, item.limit.rate, wait, config.shadow),
+        }
+    }
+}
+
+/// Whose buckets a caller's are: its tenant's.
+fn owner(who: &Identity) -> [&[u8]; 2] {
+    let tenant = who.tenant.as_deref().unwrap_or_default();
+    [&who.issuer, tenant].map(str::as_bytes)
 }
 
 impl Plugin for RateLimit {
@@ -163,20 +210,76 @@ impl Plugin for RateLimit {
                 return Err(ConfigError::new(name, "must be at least 1"));
             }
         }
+        if let (Some(rate), Some(burst)) = (config.rate, config.burst) {
+            check_limit("rate", Limit { rate, burst })?;
+        }
         if config.cost == 0 {
             return Err(ConfigError::new("cost", "must be at least 1"));
         }
-        match config.tenant {
-            Some(TenantLimit { rate: 0, .. } | TenantLimit { burst: 0, .. }) => Err(
-                ConfigError::new("tenant", "rate and burst must be at least 1"),
-            ),
-            _ => Ok(()),
+        for (route, cost) in &config.costs {
+            if *cost == 0 {
+                return Err(ConfigError::new(
+                    format!("costs.{route}"),
+                    "must be at least 1",
+                ));
+            }
+            if routes().get(route).is_none() {
+                let reason = "there is no such route in the routes table";
+                return Err(ConfigError::new(format!("costs.{route}"), reason));
+            }
         }
+        let single = [
+            ("tenant", config.tenant),
+            ("address", config.address),
+            ("route", config.route),
+        ];
+        for (field, figures) in single {
+            if let Some(figures) = figures {
+                check_limit(field, figures.into())?;
+            }
+        }
+        for (plan, figures) in &config.plans {
+            check_limit(&format!("plans.{plan}"), (*figures).into())?;
+        }
+        Ok(())
     }
 
     fn at_once(&self, config: &Self::Config, request: &mut Request<'_>) -> Option<Flow> {
-        Some(self.decide(config, request))
+        let demand = match self.demand(config, request) {
+            Ok(demand) => demand,
+            Err(reply) => return Some(Flow::Stop(reply)),
+        };
+        let Demand { items, cost, now } = &demand;
+        let outcome = self
+            .limiter
+            .at_once(items, *now, *cost, config.on_store_down)?;
+        Some(self.conclude(config, request, &demand, outcome))
     }
+
+    async fn on_request(&self, config: &Self::Config, request: &mut Request<'_>) -> Flow {
+        let demand = match self.demand(config, request) {
+            Ok(demand) => demand,
+            Err(reply) => return Flow::Stop(reply),
+        };
+        let Demand { items, cost, now } = &demand;
+        let outcome = self
+            .limiter
+            .decide(items, *now, *cost, config.on_store_down)
+            .await;
+        self.conclude(config, request, &demand, outcome)
+    }
+}
+
+/// Whether a limit can be held.
+pub(super) fn check_limit(field: &str, limit: Limit) -> Result<(), ConfigError> {
+    if limit.rate == 0 || limit.burst == 0 {
+        return Err(ConfigError::new(field, "rate and burst must be at least 1"));
+    }
+    if limit.capacity() > LONGEST {
+        let reason = "at this rate the burst would take more than a year to come back";
+        return Err(ConfigError::new(field, reason));
+    }
+    Ok(())
 }
 
 /// Whether a configured profile is one of the routes table.
@@ -202,6 +305,7 @@ pub(super) fn check_profile(profile: Option<&str>) -> Result<(), ConfigError> {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::super::address_limit::AddressLimit;
+    use super::super::limits::store::Buckets;
     use super::*;
     use crate::testkit::{self, Simulated};
     use crate::{Identity, Registry};
@@ -231,9 +335,9 @@ mod tests {
     }
 
     fn registry() -> Registry {
-        let buckets = Arc::new(Buckets::new(1_024));
-        let limits = Registry::new().with(RateLimit::new(Arc::clone(&buckets)));
-        limits.with(AddressLimit::new(buckets)).with(Who)
+        let limiter = Arc::new(Limiter::local(Buckets::new(1_024)));
+        let limits = Registry::new().with(RateLimit::new(Arc::clone(&limiter)));
+        limits.with(AddressLimit::new(limiter)).with(Who)
     }
 
     async fn passed(
@@ -291,17 +395,21 @@ mod tests {
         assert_eq!(header("x-ratelimit-limit"), "120");
         assert_eq!(header("x-ratelimit-remaining"), "0");
         let reset: u64 = header("x-ratelimit-reset").parse().unwrap();
-        let seconds = reset - nanoseconds(std::time::SystemTime::now()) / 1_000_000_000;
+        let seconds = reset - microseconds(std::time::SystemTime::now()) / 1_000_000;
         assert!(
             (13..=16).contains(&seconds),
             "30 come back in 15 s, not in {seconds}"
         );
         assert!(
-            header("ratelimit").starts_with("\"provisioning\";r=0;t="),
+            header("ratelimit").starts_with("\"provisioning\";r=0;t=1;pk=:"),
             "{}",
             header("ratelimit")
         );
-        assert_eq!(header("ratelimit-policy"), "\"provisioning\";q=120;w=60");
+        let policy = header("ratelimit-policy");
+        assert!(
+            policy.starts_with("\"provisioning\";q=120;w=60;pk=:"),
+            "{policy}"
+        );
     }
 
     #[tokio::test]
@@ -362,6 +470,14 @@ mod tests {
         for (name, config) in [
             ("rate-limit", r#"{"profile": "no_such"}"#),
             ("rate-limit", r#"{"cost": 0}"#),
+            ("rate-limit", r#"{"costs": {"no.such.route": 2}}"#),
+            ("rate-limit", r#"{"costs": {"tenants.create": 0}}"#),
+            (
+                "rate-limit",
+                r#"{"plans": {"growth": {"rate": 1, "burst": 0}}}"#,
+            ),
+            ("rate-limit", r#"{"route": {"rate": 1, "burst": 1000000}}"#),
+            ("rate-limit", r#"{"onStoreDown": "perhaps"}"#),
             ("rate-limit", r#"{"tenant": {"rate": 0, "burst": 1}}"#),
             ("rate-limit", r#"{"rates": 5}"#),
             ("address-limit", r#"{"burst": 0}"#),

@@ -35,6 +35,8 @@ pub(crate) type Id = u64;
 pub(crate) enum News {
     /// It has checked its configuration and can serve.
     Ready,
+    /// This is to outlive it.
+    Left(Bytes),
     /// It has ended.
     Ended(Option<ExitStatus>),
 }
@@ -172,6 +174,7 @@ impl Tend {
                 drop(self.news.send((self.id, News::Ready)));
             }
             Message::Alive => {}
+            Message::Left(left) => drop(self.news.send((self.id, News::Left(left)))),
             Message::Assign(conf) => {
                 let token = self.tokens().assign(&conf);
                 self.say(&Message::Token(token), None).await;

@@ -35,6 +35,8 @@ use crate::rpc::tokens::Tokens;
 const GRACE: Duration = Duration::from_millis(930);
 /// A worker that served for so long did not crash in a loop.
 const SETTLED: Duration = Duration::from_secs(10);
+/// How long a worker may take to say what is to outlive it; meanwhile it serves on.
+const LEGACY: Duration = Duration::from_millis(500);
 /// The longest wait before a crashed worker is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,7 @@ pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
             started: 0,
             current: None,
             candidate: None,
+            succession: None,
             hup_waiting: false,
             good: text.clone(),
             crashes: 0,
@@ -84,6 +87,8 @@ struct Supervisor {
     current: Option<Id>,
     /// Who is checking its configuration.
     candidate: Option<Id>,
+    /// A candidate that is ready, until the worker before has said what outlives it.
+    succession: Option<Succession>,
     /// SIGHUP came while a candidate was checking.
     hup_waiting: bool,
     /// The configuration that a worker was ready to serve.
@@ -93,6 +98,13 @@ struct Supervisor {
     /// When the next worker is started after a crash.
     restart: Option<Instant>,
     sender: mpsc::UnboundedSender<(Id, News)>,
+}
+
+/// A change of workers that waits for what the one before leaves.
+struct Succession {
+    before: Id,
+    heir: Id,
+    until: Instant,
 }
 
 impl Supervisor {
@@ -107,6 +119,7 @@ impl Supervisor {
         let mut int = signal(SignalKind::interrupt())?;
         loop {
             let restart = self.restart.unwrap_or_else(Instant::now);
+            let patience = self.succession.as_ref().map(|waiting| waiting.until);
             tokio::select! {
                 Some((id, news)) = news.recv() => match news {
                     News::Ready if self.listener.is_none() => {
@@ -123,6 +136,7 @@ impl Supervisor {
                         self.promote(id);
                     }
                     News::Ready => self.promote(id),
+                    News::Left(left) => self.succeed(id, left),
                     News::Ended(status) => {
                         if let Some(code) = self.ended(id, status) {
                             return Ok(code);
@@ -132,6 +146,12 @@ impl Supervisor {
                 () = sleep_until(restart), if self.restart.is_some() => {
                     self.restart = None;
                     self.start_or_retry();
+                }
+                () = sleep_until(patience.unwrap_or(restart)), if patience.is_some() => {
+                    if let Some(Succession { before, .. }) = self.succession {
+                        tracing::warn!(worker = before, "a worker did not say in time what is to outlive it");
+                        self.succeed(before, Bytes::new());
+                    }
                 }
                 _ = hup.recv() => self.reload(),
                 _ = term.recv() => break,
@@ -166,9 +186,38 @@ impl Supervisor {
         }
     }
 
-    /// A worker is ready: it accepts, and gets the connections of the one before.
+    /// A worker is ready. The one before says first what is to outlive it.
     fn promote(&mut self, id: Id) {
+        let before = self
+            .current
+            .and_then(|id| Some((id, self.workers.get(&id)?)));
+        let Some((before, worker)) = before else {
+            return self.install(id, Bytes::new());
+        };
+        worker.order(Order::Say(Message::Leave, None));
+        self.succession = Some(Succession {
+            before,
+            heir: id,
+            until: Instant::now() + LEGACY,
+        });
+    }
+
+    /// The worker before has said what is to outlive it, or will not.
+    fn succeed(&mut self, before: Id, left: Bytes) {
+        let waiting = self.succession.take_if(|waiting| waiting.before == before);
+        if let Some(Succession { heir, .. }) = waiting {
+            self.install(heir, left);
+        }
+    }
+
+    /// A worker accepts, and gets what the one before leaves, and its connections.
+    fn install(&mut self, id: Id, left: Bytes) {
         self.candidate = None;
+        if !left.is_empty()
+            && let Some(worker) = self.workers.get(&id)
+        {
+            worker.order(Order::Say(Message::Left(left), None));
+        }
         let before = self.current.replace(id);
         let promoted = self.give_listener(id).and_then(|()| match before {
             Some(before) => self.hand_over(before, id),
@@ -234,6 +283,7 @@ impl Supervisor {
             .take_if(|candidate| *candidate == id)
             .is_some();
         let was_current = self.current.take_if(|current| *current == id).is_some();
+        self.succession.take_if(|waiting| waiting.heir == id);
         if was_candidate && self.listener.is_none() {
             // It has said why, and nothing listens yet.
             return Some(ExitCode::from(2));
@@ -260,6 +310,7 @@ impl Supervisor {
             };
             self.restart = Some(Instant::now() + backoff(self.crashes));
         }
+        self.succeed(id, Bytes::new());
         if was_candidate && std::mem::take(&mut self.hup_waiting) {
             self.reload();
         }

@@ -24,6 +24,7 @@ use self::control::Asker;
 use crate::config::RunnerConfig;
 use crate::control::{Message, Receiver, pass_on, take_over};
 use crate::events::Events;
+use crate::legacy::Legacies;
 use crate::registry::{Compose, Registry};
 use crate::rpc::calls::Service;
 use crate::rpc::connection;
@@ -32,6 +33,9 @@ use crate::rpc::prepare::{Configurations, Ledger};
 /// A successor of ours is started about this long after SIGTERM at the latest; until
 /// then there may be nobody else to connect to.
 const SUCCESSOR: Duration = Duration::from_millis(300);
+/// How long background tasks have to put in order what they are at; with
+/// `worker.drainMs` it ends within the gateway's second.
+const FAREWELL: Duration = Duration::from_millis(150);
 
 /// Runs a worker on the control socket that is its standard input.
 pub(crate) fn run(compose: Compose, threads: usize) -> ExitCode {
@@ -102,18 +106,22 @@ pub(crate) struct Worker {
     recalled: mpsc::UnboundedSender<UnixStream>,
     /// Taken by whoever passes them on; dropped with it, they are closed.
     to_pass_on: std::sync::Mutex<Option<mpsc::UnboundedReceiver<UnixStream>>>,
-    /// Background tasks.
+    /// What outlives it.
+    legacies: Legacies,
+    /// Background tasks, and what ends them.
+    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Worker {
     pub(crate) fn new(
         config: &RunnerConfig,
-        registry: Registry,
+        mut registry: Registry,
         ledger: Ledger,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        registry.start_tasks(stop);
+        let legacies = registry.take_legacies();
+        let tasks = registry.start_tasks(stop);
         let service = Arc::new(Service {
             configurations: Configurations::new(registry, ledger, &config.limits),
             limits: config.limits.clone(),
@@ -130,6 +138,8 @@ impl Worker {
             recall: CancellationToken::new(),
             recalled,
             to_pass_on: std::sync::Mutex::new(Some(to_pass_on)),
+            legacies,
+            tasks,
             stop: stop.clone(),
         })
     }
@@ -159,6 +169,11 @@ impl Worker {
                     let asker = asker.clone();
                     tokio::spawn(async move { asker.tell(&Message::Alive).await });
                 }
+                (Message::Leave, _) => {
+                    let (asker, left) = (asker.clone(), self.legacies.leave());
+                    tokio::spawn(async move { asker.tell(&Message::Left(left)).await });
+                }
+                (Message::Left(left), _) => self.legacies.take_over(left),
                 (Message::Listen, Some(socket)) => {
                     let listener = listener(socket)?;
                     tokio::spawn(async move { worker.accept(listener).await });
@@ -189,6 +204,17 @@ impl Worker {
                     tracing::error!(?message, "the supervisor said something unexpected")
                 }
             }
+        }
+    }
+
+    /// Background tasks may have something to put in order.
+    async fn end_tasks(&self) {
+        self.stop.cancel();
+        if timeout(FAREWELL, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                left = self.tasks.len(),
+                "background tasks did not end in time"
+            );
         }
     }
 
@@ -287,7 +313,7 @@ impl Worker {
                 "connections were closed that did not end within worker.handoverMs"
             );
         }
-        self.stop.cancel();
+        self.end_tasks().await;
     }
 
     /// Serves on while a successor starts, then ends every connection at its next boundary.
@@ -302,7 +328,7 @@ impl Worker {
         self.recall.cancel();
         // What does not end now is ended by the supervisor, within the gateway's second.
         self.connections.wait().await;
-        self.stop.cancel();
+        self.end_tasks().await;
     }
 }
 

@@ -296,6 +296,7 @@ impl Request {
                 remaining: 59,
                 reset: 1_700_000_000,
                 reset_after: 1,
+                partition: vec![7; 8],
             }),
             claim: self.claim.clone(),
             ..Context::default()

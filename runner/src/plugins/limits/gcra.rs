@@ -5,12 +5,19 @@
 //! taking `n` requests moves it `n` intervals on, and is refused when that would be further
 //! than `burst` intervals ahead. So from full at most `rate + burst` pass in any minute.
 //!
-//! Everything here is a function of its arguments; time is an argument.
+//! Everything here is a function of its arguments; time is an argument. The script that
+//! Redis runs ([`super::redis`]) is the same function in the same whole numbers, hence
+//! microseconds: nanoseconds since 1970 are beyond what Lua counts exactly.
 
-use super::interval;
+/// Microseconds of a minute.
+const MINUTE: u64 = 60_000_000;
+
+/// The longest that a bucket may take from empty to full: with it, every number stays
+/// far below 2^53, up to which Lua counts exactly.
+pub(crate) const LONGEST: u64 = 366 * 24 * 60 * MINUTE;
 
 /// How much may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// Requests a minute, at least 1.
     pub(crate) rate: u32,
@@ -18,8 +25,8 @@ pub(crate) struct Limit {
     pub(crate) burst: u32,
 }
 
-/// A limit with its state. Times are nanoseconds on one clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A limit with its state. Times are microseconds on one clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bucket {
     pub(crate) limit: Limit,
     /// When it is full again; in the past: it is full.
@@ -27,50 +34,61 @@ pub(crate) struct Bucket {
 }
 
 /// Takes `cost` requests from every bucket, or, if one of them does not hold as many,
-/// nothing from any: then says how many nanoseconds it takes until all do.
+/// nothing from any: then says how many microseconds it takes until all do.
 ///
 /// A cost above a bucket's capacity takes the whole bucket, otherwise it could never pass.
 pub(crate) fn decide(buckets: &mut [Bucket], now: u64, cost: u32) -> Result<(), u64> {
-    let wait = buckets
-        .iter()
-        .map(|bucket| bucket.wait(now, cost))
-        .max()
-        .unwrap_or(0);
-    if wait > 0 {
-        return Err(wait);
+    let wait = buckets.iter().map(|bucket| bucket.wait(now, cost)).max();
+    match wait {
+        None | Some(0) => {
+            for bucket in buckets {
+                bucket.take(now, cost);
+            }
+            Ok(())
+        }
+        Some(wait) => Err(wait),
     }
-    for bucket in buckets {
-        bucket.full_at = bucket.after(now, cost);
+}
+
+impl Limit {
+    /// Microseconds until one request is given back, rounded up, so that a minute never
+    /// holds more than `rate` of them.
+    pub(crate) fn interval(self) -> u64 {
+        MINUTE.div_ceil(u64::from(self.rate.max(1)))
     }
-    Ok(())
+
+    /// Microseconds from empty to full.
+    pub(crate) fn capacity(self) -> u64 {
+        u64::from(self.burst).saturating_mul(self.interval())
+    }
 }
 
 impl Bucket {
     /// Requests that would pass now.
     pub(crate) fn remaining(&self, now: u64) -> u32 {
-        let free = self.capacity().saturating_sub(self.full_in(now));
-        u32::try_from(free / interval(self.limit.rate)).unwrap_or(u32::MAX)
+        let free = self.limit.capacity().saturating_sub(self.full_in(now));
+        u32::try_from(free / self.limit.interval()).unwrap_or(u32::MAX)
     }
 
-    /// Nanoseconds until it is full. Never more than from empty: a state further ahead
+    /// Microseconds until it is full. Never more than from empty: a state further ahead
     /// comes from a clock that was set back since.
     pub(crate) fn full_in(&self, now: u64) -> u64 {
-        self.full_at.saturating_sub(now).min(self.capacity())
+        self.full_at.saturating_sub(now).min(self.limit.capacity())
     }
 
-    fn wait(&self, now: u64, cost: u32) -> u64 {
-        let ahead = self.after(now, cost).saturating_sub(now);
-        ahead.saturating_sub(self.capacity())
+    /// Microseconds until `cost` would pass.
+    pub(crate) fn wait(&self, now: u64, cost: u32) -> u64 {
+        let ahead = self.full_in(now).saturating_add(self.price(cost));
+        ahead.saturating_sub(self.limit.capacity())
     }
 
-    fn after(&self, now: u64, cost: u32) -> u64 {
-        let cost = cost.min(self.limit.burst);
-        let taken = u64::from(cost).saturating_mul(interval(self.limit.rate));
-        now.saturating_add(self.full_in(now)).saturating_add(taken)
+    pub(crate) fn take(&mut self, now: u64, cost: u32) {
+        let ahead = self.full_in(now).saturating_add(self.price(cost));
+        self.full_at = now.saturating_add(ahead);
     }
 
-    fn capacity(&self) -> u64 {
-        u64::from(self.limit.burst).saturating_mul(interval(self.limit.rate))
+    fn price(&self, cost: u32) -> u64 {
+        u64::from(cost.min(self.limit.burst)).saturating_mul(self.limit.interval())
     }
 }
 
@@ -85,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    const SECOND: u64 = 1_000_000;
     const START: u64 = 1_700_000_000 * SECOND;
 
     fn full(rate: u32, burst: u32) -> Bucket {
@@ -146,7 +164,7 @@ mod tests {
         fn at_most_rate_and_burst_in_any_minute(
             rate in 1_u32..400,
             burst in 1_u32..100,
-            gaps in proptest::collection::vec(prop_oneof![Just(0), 1..2_000_000_000_u64], 1..1500),
+            gaps in proptest::collection::vec(prop_oneof![Just(0), 1..2_000_000_u64], 1..1500),
         ) {
             let mut bucket = [full(rate, burst)];
             let (mut now, mut admitted) = (START, Vec::new());

@@ -1,50 +1,164 @@
-//! Rate limits: the arithmetic ([`gcra`]) and the buckets of this process ([`store`]),
-//! shared by `address-limit` and `rate-limit`.
+//! Rate limits, shared by `address-limit` and `rate-limit`.
+//!
+//! ```text
+//! limits of a request (Items) → Limiter ── local ────────► store: buckets of this process
+//!                                       ├─ leased ───────► leases: shares taken ahead, else ↓
+//!                                       └─ exact ────────► redis: one script a decision
+//!                                             away? onStoreDown: local, open, closed
+//! ```
+//!
+//! The arithmetic is [`gcra`]'s in all three. What Redis decided is mirrored into the
+//! buckets of this process, which go on from there when Redis is away.
 
+pub(crate) mod carry;
 pub(crate) mod gcra;
+pub(crate) mod keys;
+mod leases;
+pub(crate) mod limiter;
+mod redis;
+pub(crate) mod settings;
 pub(crate) mod store;
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use postern_contract::Code;
 
 use crate::facts::RateLimit;
-use crate::{Flow, Reply};
+use crate::{Flow, Registry, Reply};
 
-use gcra::Bucket;
+use gcra::{Bucket, Limit};
+use keys::Key;
+use limiter::Limiter;
 
-/// Nanoseconds since 1970.
+/// Limits of one request at most: caller, tenant, plan, route, address.
+const MOST: usize = 5;
+
+/// One limit of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Item {
+    pub(crate) policy: &'static str,
+    pub(crate) limit: Limit,
+    pub(crate) key: Key,
+}
+
+/// All limits of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Items {
+    items: [Item; MOST],
+    count: usize,
+}
+
+impl Items {
+    /// Adds one; beyond [`MOST`] there are none.
+    pub(crate) fn push(&mut self, policy: &'static str, limit: Limit, key: Key) {
+        if let Some(item) = self.items.get_mut(self.count) {
+            *item = Item { policy, limit, key };
+            self.count += 1;
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().take(self.count)
+    }
+}
+
+/// What was decided over all limits of a request, and how their buckets then stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    /// When, on the clock of the buckets; microseconds since 1970.
+    pub(crate) now: u64,
+    /// 0: it passes; else the microseconds until it would.
+    pub(crate) wait: u64,
+    buckets: [Bucket; MOST],
+    count: usize,
+}
+
+impl Decision {
+    /// Nothing was taken yet, and every bucket is full.
+    fn new(items: &Items, now: u64) -> Self {
+        let bucket = |item: Item| Bucket {
+            limit: item.limit,
+            full_at: 0,
+        };
+        Self {
+            now,
+            wait: 0,
+            buckets: items.items.map(bucket),
+            count: items.count,
+        }
+    }
+
+    pub(crate) fn buckets(&self) -> &[Bucket] {
+        self.buckets.get(..self.count).unwrap_or_default()
+    }
+
+    fn buckets_mut(&mut self) -> &mut [Bucket] {
+        self.buckets.get_mut(..self.count).unwrap_or_default()
+    }
+
+    /// The limit that the client is told of: the one that refused for longest, else the
+    /// one that will stop it first.
+    pub(crate) fn tightest<'i>(&self, items: &'i Items, cost: u32) -> Option<(&'i Item, &Bucket)> {
+        let all = items.iter().zip(self.buckets());
+        if self.wait > 0 {
+            all.max_by_key(|(_, bucket)| bucket.wait(self.now, cost))
+        } else {
+            all.min_by_key(|(_, bucket)| bucket.remaining(self.now))
+        }
+    }
+}
+
+/// Registers what outlives a worker, and what keeps the shared store, if there is one.
+pub(crate) fn register(limiter: Arc<Limiter>, registry: Registry) -> Registry {
+    let (leaving, heir) = (Arc::clone(&limiter), Arc::clone(&limiter));
+    let registry = registry.with_legacy(
+        "limits",
+        move || leaving.leave(microseconds(SystemTime::now())),
+        move |left| heir.take_over(left),
+    );
+    let Some(link) = limiter.link() else {
+        return registry;
+    };
+    registry
+        .with_task("store of limits", move |stop| link.keep(stop))
+        .with_task("leases", move |stop| limiter.tend(stop))
+}
+
+/// Microseconds since 1970.
 ///
 /// The wall clock, because `X-RateLimit-Reset` is a time of day; a clock that is set
 /// back costs a client nothing (see [`gcra::Bucket`]).
-pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+pub(crate) fn microseconds(time: SystemTime) -> u64 {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A limiter's name with the bucket as it stands after the decision, for the answer's headers.
-pub(crate) fn fact(policy: &str, bucket: &Bucket, now: u64) -> RateLimit {
+/// A limit with its bucket as it stands after the decision, for the answer's headers.
+pub(crate) fn fact(item: &Item, bucket: &Bucket, now: u64) -> RateLimit {
     let full_in = bucket.full_in(now);
+    let remaining = bucket.remaining(now);
     RateLimit {
-        policy: policy.to_owned(),
+        policy: item.policy.to_owned(),
         limit: bucket.limit.rate,
         burst: bucket.limit.burst,
-        remaining: bucket.remaining(now),
+        remaining,
         reset: seconds_up(now.saturating_add(full_in)),
-        reset_after: seconds_up(full_in),
+        reset_after: match remaining {
+            // Not later than `Retry-After`, which says when there is one again.
+            0 => seconds_up(bucket.wait(now, 1)),
+            _ => seconds_up(full_in),
+        },
+        partition: item.key.partition().to_vec(),
     }
 }
 
 /// What a limiter that is used up says, in earnest or in shadow.
-pub(crate) fn refuse(policy: &str, rate: u32, wait: u64, shadow: bool) -> Flow {
-    let mode = if shadow { "shadow" } else { "enforced" };
-    metrics::counter!("postern_limit_refused_total", "policy" => policy.to_owned(), "mode" => mode)
-        .increment(1);
-    if shadow {
-        tracing::info!(policy, "a limit in shadow mode would have refused");
+pub(crate) fn refuse(policy: &'static str, rate: u32, wait: u64, shadow: bool) -> Flow {
+    if shadowed(policy, shadow) {
         return Flow::Next;
     }
     let seconds = seconds_up(wait).max(1);
@@ -56,8 +170,19 @@ pub(crate) fn refuse(policy: &str, rate: u32, wait: u64, shadow: bool) -> Flow {
     )
 }
 
-fn seconds_up(nanoseconds: u64) -> u64 {
-    nanoseconds.div_ceil(1_000_000_000)
+/// Counts a refusal, and says whether it is in shadow only: then it is logged.
+pub(crate) fn shadowed(policy: &'static str, shadow: bool) -> bool {
+    let mode = if shadow { "shadow" } else { "enforced" };
+    metrics::counter!("postern_limit_refused_total", "policy" => policy, "mode" => mode)
+        .increment(1);
+    if shadow {
+        tracing::info!(policy, "a limit in shadow mode would have refused");
+    }
+    shadow
+}
+
+fn seconds_up(microseconds: u64) -> u64 {
+    microseconds.div_ceil(1_000_000)
 }
 
 /// What stands for a client's address in a key. One IPv6 client has a whole /64.
@@ -76,13 +201,6 @@ pub(crate) fn address_key(address: Option<IpAddr>) -> [u8; 17] {
     key
 }
 
-/// The interval between two requests at `rate` a minute, rounded so that a minute never
-/// holds more than `rate` of them.
-pub(crate) fn interval(rate: u32) -> u64 {
-    let minute = u64::try_from(Duration::from_secs(60).as_nanos()).unwrap_or(u64::MAX);
-    minute.div_ceil(u64::from(rate.max(1)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,9 +217,6 @@ mod tests {
 
     #[test]
     fn seconds_are_rounded_up() {
-        assert_eq!(
-            [0, 1, 1_000_000_000, 1_000_000_001].map(seconds_up),
-            [0, 1, 1, 2]
-        );
+        assert_eq!([0, 1, 1_000_000, 1_000_001].map(seconds_up), [0, 1, 1, 2]);
     }
 }

@@ -5,28 +5,21 @@
 //! makes room and its owner starts from full again. So beyond the table's size some
 //! clients may pass more often than their limit says, and nothing ever grows.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ahash::RandomState;
-
-use super::gcra::{Bucket, Limit, decide};
+use super::gcra::decide;
+use super::keys::Key;
+use super::{Decision, Items};
 
 /// Slots of a set.
 const WAYS: usize = 8;
 
 /// Two halves of a key, and when the bucket is full again. All zero: free. Plain numbers,
 /// so that the system hands out the memory zeroed and only when it is touched.
-type Slot = [u64; 3];
-
-/// Names a bucket. 128 bits under seeds that no client knows: nobody can aim at
-/// another's bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u64, u64);
+pub(crate) type Slot = [u64; 3];
 
 /// All buckets of the process.
 pub(crate) struct Buckets {
-    seeds: [RandomState; 2],
     sets: Mutex<Vec<[Slot; WAYS]>>,
 }
 
@@ -35,131 +28,188 @@ impl Buckets {
     pub(crate) fn new(capacity: usize) -> Self {
         let sets = vec![[[0; 3]; WAYS]; capacity.div_ceil(WAYS).max(1)];
         Self {
-            seeds: [RandomState::new(), RandomState::new()],
             sets: Mutex::new(sets),
         }
     }
 
-    /// The key of these pieces; no two lists of pieces give the same.
-    pub(crate) fn key(&self, policy: &str, limit: Limit, pieces: &[&[u8]]) -> Key {
-        let [first, second] = self.seeds.each_ref().map(|seed| {
-            let mut hasher = seed.build_hasher();
-            policy.hash(&mut hasher);
-            (limit.rate, limit.burst).hash(&mut hasher);
-            pieces.hash(&mut hasher);
-            hasher.finish()
-        });
-        Key(first, second)
-    }
-
-    /// Decides over several limits, all or nothing, and gives their buckets as they then
-    /// stand; on a refusal also the wait in nanoseconds.
-    pub(crate) fn decide<const N: usize>(
-        &self,
-        limits: [(Key, Limit); N],
-        now: u64,
-        cost: u32,
-    ) -> ([Bucket; N], Result<(), u64>) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sets.len();
-        let mut buckets = limits.map(|(key, limit)| {
-            let slot = sets
-                .get(key.set(count))
-                .and_then(|set| set.iter().find(|slot| key.owns(slot)));
-            Bucket {
-                limit,
-                full_at: slot.map_or(0, |[_, _, full_at]| *full_at),
-            }
-        });
-        let decision = decide(&mut buckets, now, cost);
-        if decision.is_ok() {
-            for ((key, _), bucket) in limits.iter().zip(&buckets) {
-                if let Some(slot) = sets.get_mut(key.set(count)).and_then(|set| key.slot(set)) {
-                    *slot = [key.0, key.1, bucket.full_at];
+    /// Decides over several limits, all or nothing.
+    pub(crate) fn decide(&self, items: &Items, now: u64, cost: u32) -> Decision {
+        let mut sets = self.sets();
+        let mut decision = Decision::new(items, now);
+        for (bucket, item) in decision.buckets_mut().iter_mut().zip(items.iter()) {
+            bucket.full_at = full_at(&sets, item.key);
+        }
+        match decide(decision.buckets_mut(), now, cost) {
+            Ok(()) => {
+                for (bucket, item) in decision.buckets().iter().zip(items.iter()) {
+                    put(&mut sets, item.key, bucket.full_at);
                 }
             }
+            Err(wait) => decision.wait = wait,
         }
-        (buckets, decision)
+        decision
+    }
+
+    /// Takes over what a store that all runners share has decided, so that this process
+    /// goes on from there when that is away.
+    pub(crate) fn mirror(&self, items: &Items, decided: &Decision, now: u64) {
+        let mut sets = self.sets();
+        for (bucket, item) in decided.buckets().iter().zip(items.iter()) {
+            let full_in = bucket.full_in(decided.now);
+            put(&mut sets, item.key, now.saturating_add(full_in));
+        }
+    }
+
+    /// Every bucket that is not full, at most `most` of them.
+    pub(crate) fn used(&self, now: u64, most: usize) -> Vec<Slot> {
+        let sets = self.sets();
+        let slots = sets.iter().flatten();
+        slots
+            .filter(|[_, _, full_at]| *full_at > now)
+            .take(most)
+            .copied()
+            .collect()
+    }
+
+    /// Puts buckets of a process before back.
+    pub(crate) fn restore(&self, slots: impl Iterator<Item = Slot>) {
+        let mut sets = self.sets();
+        for [first, second, full_at] in slots {
+            let bucket = [first, second];
+            put(&mut sets, Key { owner: 0, bucket }, full_at);
+        }
+    }
+
+    fn sets(&self) -> MutexGuard<'_, Vec<[Slot; WAYS]>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Key {
-    fn set(self, sets: usize) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX) % sets
-    }
+fn full_at(sets: &[[Slot; WAYS]], key: Key) -> u64 {
+    let set = sets.get(place(key, sets.len()));
+    let slot = set.and_then(|set| set.iter().find(|slot| owns(key, slot)));
+    slot.map_or(0, |[_, _, full_at]| *full_at)
+}
 
-    fn owns(self, [first, second, _]: &Slot) -> bool {
-        *first == self.0 && *second == self.1
+fn put(sets: &mut [[Slot; WAYS]], key: Key, full_at: u64) {
+    let place = place(key, sets.len());
+    let Some(set) = sets.get_mut(place) else {
+        return;
+    };
+    // Its own slot, else the one that is free or nearest to it.
+    let slot = match set.iter().position(|slot| owns(key, slot)) {
+        Some(own) => set.get_mut(own),
+        None => set.iter_mut().min_by_key(|[_, _, full_at]| *full_at),
+    };
+    if let Some(slot) = slot {
+        let [first, second] = key.bucket;
+        *slot = [first, second, full_at];
     }
+}
 
-    /// Its own slot, else the one that is free or nearest to it.
-    fn slot(self, set: &mut [Slot; WAYS]) -> Option<&mut Slot> {
-        match set.iter().position(|slot| self.owns(slot)) {
-            Some(own) => set.get_mut(own),
-            None => set.iter_mut().min_by_key(|[_, _, full_at]| *full_at),
-        }
-    }
+fn place(key: Key, sets: usize) -> usize {
+    let [first, _] = key.bucket;
+    usize::try_from(first).unwrap_or(usize::MAX) % sets
+}
+
+fn owns(key: Key, [first, second, _]: &Slot) -> bool {
+    key.bucket == [*first, *second]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
+    use super::super::gcra::Limit;
+    use super::super::keys::Naming;
     use super::*;
 
-    const NOW: u64 = 1_700_000_000_000_000_000;
+    const NOW: u64 = 1_700_000_000_000_000;
     const LIMIT: Limit = Limit { rate: 60, burst: 2 };
 
-    fn take(buckets: &Buckets, who: &str) -> bool {
-        let key = buckets.key("p", LIMIT, &[who.as_bytes()]);
-        buckets.decide([(key, LIMIT)], NOW, 1).1.is_ok()
+    struct Table(Buckets, Naming);
+
+    impl Table {
+        fn new(capacity: usize) -> Self {
+            Self(Buckets::new(capacity), Naming::Own(OnceLock::new()))
+        }
+
+        fn items(&self, limits: &[(&'static str, Limit)], who: &str) -> Items {
+            let mut items = Items::default();
+            for (policy, limit) in limits {
+                let key = self.1.key(policy, *limit, &[], &[who.as_bytes()]);
+                items.push(policy, *limit, key);
+            }
+            items
+        }
+
+        fn take(&self, who: &str) -> bool {
+            let items = self.items(&[("p", LIMIT)], who);
+            self.0.decide(&items, NOW, 1).wait == 0
+        }
     }
 
     #[test]
     fn everybody_has_a_bucket() {
-        let buckets = Buckets::new(64);
+        let table = Table::new(64);
         assert_eq!(
-            ["a", "a", "a", "b"].map(|who| take(&buckets, who)),
+            ["a", "a", "a", "b"].map(|who| table.take(who)),
             [true, true, false, true]
         );
     }
 
     #[test]
-    fn pieces_do_not_run_together() {
-        let buckets = Buckets::new(8);
-        assert_ne!(
-            buckets.key("p", LIMIT, &[b"ab", b"c"]),
-            buckets.key("p", LIMIT, &[b"a", b"bc"])
-        );
-    }
-
-    #[test]
     fn two_limits_share_one_decision() {
-        let buckets = Buckets::new(64);
+        let table = Table::new(64);
         let tight = Limit { rate: 60, burst: 1 };
-        let both = [
-            (buckets.key("wide", LIMIT, &[]), LIMIT),
-            (buckets.key("tight", tight, &[]), tight),
-        ];
-        assert!(buckets.decide(both, NOW, 1).1.is_ok());
-        let (after, refused) = buckets.decide(both, NOW, 1);
-        assert_eq!(refused, Err(1_000_000_000));
-        assert_eq!(after.map(|bucket| bucket.remaining(NOW)), [1, 0]);
+        let both = table.items(&[("wide", LIMIT), ("tight", tight)], "a");
+        assert_eq!(table.0.decide(&both, NOW, 1).wait, 0);
+        let refused = table.0.decide(&both, NOW, 1);
+        assert_eq!(refused.wait, 1_000_000);
+        let left: Vec<_> = refused.buckets().iter().map(|b| b.remaining(NOW)).collect();
+        assert_eq!(left, [1, 0]);
     }
 
     #[test]
     fn beyond_its_size_the_fullest_bucket_makes_room() {
-        let buckets = Buckets::new(WAYS);
-        assert!(take(&buckets, "nearly full"));
+        let table = Table::new(WAYS);
+        let take = |who: &str| table.take(who);
+        assert!(take("nearly full"));
         for who in 1..WAYS {
-            assert!(take(&buckets, &who.to_string()) && take(&buckets, &who.to_string()));
+            assert!(take(&who.to_string()) && take(&who.to_string()));
         }
-        assert!(take(&buckets, "one more"));
-        assert!(
-            take(&buckets, "nearly full") && take(&buckets, "nearly full"),
-            "it starts anew"
+        assert!(take("one more"));
+        assert!(take("nearly full") && take("nearly full"), "it starts anew");
+        assert!(!take("1") || !take("2"), "who had less left was kept");
+    }
+
+    #[test]
+    fn what_is_used_outlives_a_table() {
+        let before = Table::new(64);
+        assert!(before.take("a") && before.take("a") && before.take("b"));
+        let used = before.0.used(NOW, 10);
+        assert_eq!(used.len(), 2);
+        assert_eq!(
+            before.0.used(NOW + 10_000_000, 10),
+            [] as [Slot; 0],
+            "full again"
         );
-        assert!(
-            !take(&buckets, "1") || !take(&buckets, "2"),
-            "who had less left was kept"
+        let after = Table::new(8);
+        after.1.adopt(before.1.seeds().unwrap_or_default());
+        after.0.restore(used.into_iter());
+        assert_eq!(
+            ["a", "b", "b", "c"].map(|who| after.take(who)),
+            [false, true, false, true]
         );
+    }
+
+    #[test]
+    fn a_mirrored_bucket_is_as_empty_on_another_clock() {
+        let table = Table::new(8);
+        let items = table.items(&[("p", LIMIT)], "a");
+        let elsewhere = Buckets::new(8);
+        let decided = elsewhere.decide(&items, NOW - 5_000_000, 2);
+        table.0.mirror(&items, &decided, NOW);
+        assert_eq!(table.0.decide(&items, NOW, 1).wait, 1_000_000);
     }
 }
