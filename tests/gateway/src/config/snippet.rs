@@ -88,6 +88,8 @@ impl Pages {
                 self.locations.insert((*path).to_owned(), location(block)?);
                 Ok(())
             }
+            // Answers are never held back here.
+            (["proxy_buffering", "off"], None) => Ok(()),
             ([name, ..], _) => {
                 tracing::warn!("nginx's `{name}` in a snippet is not imitated");
                 Ok(())

@@ -64,8 +64,12 @@ enum Plugin {
     ProxyControl {
         request_buffering: bool,
     },
-    /// Answers are never held back here, so there is nothing to switch off.
-    ProxyBuffering,
+    /// Answers are never held back here, so there is nothing to switch off. But
+    /// nginx serves such a request from another location, and there forgets what
+    /// the two above have set.
+    ProxyBuffering {
+        disabled: bool,
+    },
     PreReq(ExtPlugin),
     Cors(Cors),
     ProxyRewrite(ProxyRewrite),
@@ -96,6 +100,13 @@ struct ProxyControl {
     request_buffering: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProxyBuffering {
+    #[serde(default)]
+    disable_proxy_buffering: bool,
+}
+
 fn yes() -> bool {
     true
 }
@@ -118,7 +129,8 @@ impl Chain {
             let outcome = match &step.plugin {
                 Plugin::ClientControl { max_body_size } => {
                     exchange.request.body.limit(*max_body_size);
-                    Ok(())
+                    // An announced length is judged here; others while they are read.
+                    exchange.request.body.check_length().map_err(End::from)
                 }
                 Plugin::ProxyControl { request_buffering } => {
                     exchange.request.buffered = *request_buffering;
@@ -127,7 +139,7 @@ impl Chain {
                 Plugin::PreReq(plugin) => plugin.request(exchange).await,
                 Plugin::Cors(cors) => cors.rewrite(exchange),
                 Plugin::ProxyRewrite(rewrite) => rewrite.rewrite(exchange),
-                Plugin::ProxyBuffering | Plugin::PostReq(_) | Plugin::PostResp(_) => Ok(()),
+                Plugin::ProxyBuffering { .. } | Plugin::PostReq(_) | Plugin::PostResp(_) => Ok(()),
             };
             outcome.map_err(|end| step.refine(end))?;
         }
@@ -152,6 +164,14 @@ impl Chain {
                 let outcome = post_resp::before_proxy(plugin, exchange).await;
                 outcome.map_err(|end| step.refine(end))?;
             }
+        }
+        let elsewhere = |step: &Step| match step.plugin {
+            Plugin::ProxyBuffering { disabled } => disabled,
+            _ => false,
+        };
+        if self.0.iter().any(elsewhere) {
+            exchange.request.buffered = true;
+            exchange.request.body.limit(exchange.worker.config.max_body);
         }
         Ok(())
     }
@@ -182,7 +202,11 @@ impl Step {
                 let ClientControl { max_body_size } = serde_yaml_ng::from_value(conf)?;
                 (22000, Plugin::ClientControl { max_body_size })
             }
-            "proxy-buffering" => (21991, Plugin::ProxyBuffering),
+            "proxy-buffering" => {
+                let conf: ProxyBuffering = serde_yaml_ng::from_value(conf)?;
+                let disabled = conf.disable_proxy_buffering;
+                (21991, Plugin::ProxyBuffering { disabled })
+            }
             "proxy-control" => {
                 let ProxyControl { request_buffering } = serde_yaml_ng::from_value(conf)?;
                 (21990, Plugin::ProxyControl { request_buffering })

@@ -104,6 +104,44 @@ fn proxy_control_lets_a_body_stream() {
 }
 
 #[test]
+fn client_control_judges_an_announced_length_before_the_runner_is_asked() {
+    let plugins = format!("client-control: {{max_body_size: 4}}, {PRE_REQ}");
+    let (_folder, runner, upstream, gateway) = gateway(&plugins, pass);
+    let mut client = gateway.connect();
+    let head = "POST /r/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nfirst";
+    client.write_all(head.as_bytes()).unwrap();
+    assert!(read_until(&mut client, "\r\n\r\n").starts_with("HTTP/1.1 413 "));
+    assert!(runner.asked().is_empty());
+    // One in chunks shows while it is read, and here nothing reads it but the gateway.
+    let mut client = gateway.connect();
+    let head = "POST /r/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    client.write_all(b"5\r\nfirst\r\n0\r\n\r\n").unwrap();
+    assert!(read_until(&mut client, "\r\n\r\n").starts_with("HTTP/1.1 413 "));
+    assert!(!runner.asked().is_empty());
+    assert!(upstream.is_quiet());
+}
+
+#[test]
+fn proxy_buffering_undoes_proxy_control_and_client_control() {
+    let plugins = format!(
+        "proxy-buffering: {{disable_proxy_buffering: true}}, client-control: {{max_body_size: 4}}, \
+         proxy-control: {{request_buffering: false}}, {PRE_REQ}"
+    );
+    let (_folder, _runner, upstream, gateway) = gateway(&plugins, pass);
+    let mut client = gateway.connect();
+    let head = "POST /r/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    client.write_all(b"5\r\nfirst\r\n0\r\n\r\n").unwrap();
+    let mut seen = upstream.accept();
+    let got = read_until(&mut seen, "first");
+    // Gathered first, so its length is known.
+    assert!(got.contains("Content-Length: 5\r\n"), "{got}");
+    seen.write_all(OK).unwrap();
+    read_until(&mut client, "ok");
+}
+
+#[test]
 fn a_body_the_runner_asked_for_still_reaches_the_upstream() {
     let (_folder, runner, upstream, gateway) = gateway(PRE_REQ, |message| match message {
         Message::HttpReqCallReq(_) => Some(Message::ExtraInfoReq(Info::ReqBody)),

@@ -121,6 +121,11 @@ impl Upstream {
     pub fn accept(&self) -> TcpStream {
         self.connections.recv_timeout(PATIENCE).unwrap()
     }
+
+    /// Whether the gateway has opened none since.
+    pub fn is_quiet(&self) -> bool {
+        self.connections.try_recv().is_err()
+    }
 }
 
 /// Reads until the bytes end so.

@@ -56,14 +56,12 @@ fn family(family: Family) -> Value {
             "client-control".into(),
             json!({ "max_body_size": limit.unwrap_or_default() }),
         );
-        // Bodies stream: without these nginx reads a request whole before a handler sees it.
+        // Bodies stream: without this nginx reads a request whole before a handler sees it.
+        // Not with `proxy-buffering`, which sends the request to another location of nginx:
+        // there both of these are forgotten. `config.yaml` does without it.
         plugins.insert(
             "proxy-control".into(),
             json!({ "request_buffering": false }),
-        );
-        plugins.insert(
-            "proxy-buffering".into(),
-            json!({ "disable_proxy_buffering": true }),
         );
     }
     json!({
