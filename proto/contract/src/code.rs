@@ -81,6 +81,8 @@ codes! {
     TenantNotFound "TENANT_NOT_FOUND" 404 Kept "Check the tenant id.";
     WorkspaceNotFound "WORKSPACE_NOT_FOUND" 404 Kept "Check the workspace id.";
     RealmNotFound "REALM_NOT_FOUND" 404 Kept "Check the realm id.";
+    ClientNotFound "CLIENT_NOT_FOUND" 404 Kept "Check the client id.";
+    UserNotFound "USER_NOT_FOUND" 404 Kept "Check the user id.";
     RowNotFound "ROW_NOT_FOUND" 404 Kept "Check the primary key.";
     TableNotFound "TABLE_NOT_FOUND" 404 Kept "Check the table's name.";
     DocumentNotFound "DOCUMENT_NOT_FOUND" 404 Kept "Check the document id.";
