@@ -3,5 +3,6 @@
 #![expect(dead_code, reason = "the routes come next")]
 
 mod failure;
+mod render;
 mod store;
 mod wall;
