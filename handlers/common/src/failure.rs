@@ -25,6 +25,8 @@ pub struct Refusal {
     /// What the caller was denied, where the refusal is no 403: another tenant's answers
     /// as what does not exist.
     pub denied: Option<String>,
+    /// The status, where it is not the code's first.
+    pub status: Option<u16>,
 }
 
 /// Everything that can stand in a request's way.
@@ -71,6 +73,7 @@ impl Failure {
             details: Vec::new(),
             headers: Vec::new(),
             denied: None,
+            status: None,
         }))
     }
 
@@ -87,6 +90,7 @@ impl Failure {
             details,
             headers: Vec::new(),
             denied: None,
+            status: None,
         }))
     }
 
@@ -109,6 +113,15 @@ impl Failure {
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let (Self::Refused(refusal), Ok(value)) = (&mut self, HeaderValue::from_str(value)) {
             refusal.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Answers with another of the code's statuses ([`Code::statuses`]).
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.status = Some(status).filter(|status| refusal.code.statuses().contains(status));
         }
         self
     }
@@ -177,6 +190,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => {
                 verdict.message = Cow::Borrowed(&refusal.message);
+                verdict.status = refusal.status.unwrap_or(verdict.status);
                 verdict.details = &refusal.details;
                 verdict.headers.clone_from(&refusal.headers);
             }

@@ -19,8 +19,8 @@ pub struct CursorKeys(Vec<hmac::Key>);
 
 /// Bytes of the signature in a cursor.
 const TAG: usize = 16;
-/// A cursor that was ours is shorter.
-const MAX_CURSOR: usize = 512;
+/// A cursor that was ours is shorter: it has to fit in a request line.
+pub const MAX_CURSOR: usize = 4096;
 
 fn sign(key: &hmac::Key, list: &str, position: &str) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);

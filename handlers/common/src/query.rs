@@ -38,6 +38,12 @@ impl Query {
         })
     }
 
+    /// Every argument, decoded, in its order: for whoever has a grammar of its own.
+    #[must_use]
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.pairs
+    }
+
     /// An argument, read by `read`; repeated ones are refused.
     pub fn optional<T>(
         &mut self,

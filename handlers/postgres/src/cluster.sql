@@ -1,0 +1,82 @@
+-- What a data cluster needs besides its workspaces. Every statement can be repeated.
+begin;
+select pg_advisory_xact_lock(hashtextextended('postern_data', 0));
+
+create schema if not exists postern_data;
+revoke all on schema postern_data from public;
+
+-- The idempotency records of rows and tables, committed with the effect by the data login
+-- itself. No workspace's role can reach this schema.
+create table if not exists postern_data.record (
+    -- SHA-256 over issuer, tenant, subject, family, workspace and key.
+    scope       bytea primary key check (length(scope) = 32),
+    tenant      text collate "C" not null,
+    fingerprint bytea not null check (length(fingerprint) = 32),
+    -- Sealed. Null while it runs, which nobody else sees before the commit.
+    outcome     bytea,
+    bytes       bigint not null default 0,
+    created_at  timestamptz not null default now(),
+    -- From then on the record counts as absent, swept or not.
+    expires_at  timestamptz not null
+);
+create index if not exists record_expires_at on postern_data.record (expires_at);
+
+-- Bytes of outcomes kept, by tenant.
+create table if not exists postern_data.kept (
+    tenant text collate "C" primary key,
+    bytes  bigint not null
+);
+
+-- Whose a schema is, for quotas.
+create table if not exists postern_data.workspace (
+    schema text collate "C" primary key,
+    tenant text collate "C" not null
+);
+create index if not exists workspace_tenant on postern_data.workspace (tenant);
+
+do $do$
+declare
+    login text := $login;
+    secret text := $password;
+begin
+    if not exists (select from pg_roles where rolname = login) then
+        execute format('create role %I login noinherit nosuperuser nocreatedb nocreaterole nobypassrls noreplication', login);
+    end if;
+    if secret is not null then
+        execute format('alter role %I password %L', login, secret);
+    end if;
+    if exists (select from pg_roles where rolname = login and (rolsuper or rolbypassrls or rolinherit)) then
+        raise exception 'the data login % must not be a superuser, have BYPASSRLS or inherit', login;
+    end if;
+    execute format('grant usage on schema postern_data to %I', login);
+    execute format('grant select, insert, update, delete on postern_data.record, postern_data.kept to %I', login);
+    execute format('grant select on postern_data.workspace to %I', login);
+
+    -- Only a superuser makes event triggers; without one schemas are looked at instead.
+    if (select rolsuper from pg_roles where rolname = current_user) then
+        create or replace function postern_data.tell() returns event_trigger
+            language plpgsql security definer set search_path = pg_catalog as $tell$
+        declare
+            name text;
+        begin
+            if tg_event = 'sql_drop' then
+                for name in select distinct schema_name from pg_event_trigger_dropped_objects()
+                            where starts_with(schema_name, 'ws_') loop
+                    perform pg_notify('postern_catalog', name);
+                end loop;
+            else
+                for name in select distinct schema_name from pg_event_trigger_ddl_commands()
+                            where starts_with(schema_name, 'ws_') loop
+                    perform pg_notify('postern_catalog', name);
+                end loop;
+            end if;
+        end
+        $tell$;
+        if not exists (select from pg_event_trigger where evtname = 'postern_catalog') then
+            create event trigger postern_catalog on ddl_command_end execute function postern_data.tell();
+            create event trigger postern_catalog_drop on sql_drop execute function postern_data.tell();
+        end if;
+    end if;
+end
+$do$;
+commit;

@@ -1,0 +1,178 @@
+//! Connections to the data cluster, shared fairly.
+//!
+//! A tenant has at most its share of the pool under way at once, so one that asks for
+//! slow things leaves connections to the others; what is above its share waits for its
+//! own. A connection whose request was given up in the middle (the client left, the
+//! deadline passed) is cancelled, cleaned and only then used again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use postern_contract::TenantId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::{Client, NoTls};
+
+use crate::errors::Fault;
+
+/// Bounds of the data pool and of what runs in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections at most.
+    pub connections: usize,
+    /// Connections that one tenant has at once at most.
+    pub tenant_connections: usize,
+    /// How long a request waits for one.
+    pub acquire: Duration,
+    /// The longest statement.
+    pub statement: Duration,
+    /// Rows of a page without a limit.
+    pub default_rows: u64,
+    /// Rows of a page at most, and of an embedded list.
+    pub max_rows: u64,
+    /// Bytes of an answer at most.
+    pub max_answer: usize,
+}
+
+/// How long an abandoned connection gets to come to rest.
+const CLEANING: Duration = Duration::from_secs(2);
+
+/// The data cluster.
+pub(crate) struct Database {
+    pool: Pool,
+    pub(crate) bounds: Bounds,
+    shares: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+}
+
+/// Shares remembered at most; beyond it those that nobody uses are forgotten.
+const MAX_SHARES: usize = 10_000;
+
+impl Database {
+    /// A pool of connections made as `config` says, none of them yet.
+    pub(crate) fn new(config: tokio_postgres::Config, bounds: Bounds) -> Result<Self, Fault> {
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = Manager::from_config(config, NoTls, recycling);
+        let pool = Pool::builder(manager)
+            .max_size(bounds.connections)
+            .wait_timeout(Some(bounds.acquire))
+            .create_timeout(Some(bounds.acquire))
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .build()
+            .map_err(Fault::internal)?;
+        Ok(Self {
+            pool,
+            bounds,
+            shares: Mutex::default(),
+        })
+    }
+
+    /// A connection for a tenant's request.
+    pub(crate) async fn lease(&self, tenant: TenantId) -> Result<Lease, Fault> {
+        let share = self.share(tenant);
+        let permit = tokio::time::timeout(self.bounds.acquire, share.acquire_owned())
+            .await
+            .map_err(|_| Fault::Busy)?
+            .map_err(Fault::internal)?;
+        self.connection(Some(permit)).await
+    }
+
+    /// A connection for what is nobody's request.
+    pub(crate) async fn lease_for_catalog(&self) -> Result<Lease, Fault> {
+        self.connection(None).await
+    }
+
+    async fn connection(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Lease, Fault> {
+        let object = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => Fault::Away(described(&error)),
+            other => Fault::Away(other.to_string()),
+        })?;
+        Ok(Lease {
+            object: Some(object),
+            settled: AtomicBool::new(false),
+            permit,
+        })
+    }
+
+    fn share(&self, tenant: TenantId) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares.len() >= MAX_SHARES {
+            // Whoever waits or works holds a second handle.
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
+        }
+        let new = || Arc::new(Semaphore::new(self.bounds.tenant_connections));
+        Arc::clone(shares.entry(tenant).or_insert_with(new))
+    }
+
+    /// Connections in use and idle, for the metrics.
+    pub(crate) fn measure(&self) {
+        let status = self.pool.status();
+        let size = u32::try_from(status.size).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(status.waiting).unwrap_or(u32::MAX);
+        metrics::gauge!("postern_data_connections").set(f64::from(size));
+        metrics::gauge!("postern_data_waiting").set(f64::from(waiting));
+    }
+}
+
+fn described(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => said.message().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// A connection in use. Dropped without [`Self::settle`], a transaction may be open on it
+/// and answers on their way.
+pub(crate) struct Lease {
+    object: Option<Object>,
+    settled: AtomicBool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Lease {
+    /// The connection.
+    pub(crate) fn client(&self) -> &Client {
+        #[expect(clippy::expect_used, reason = "taken in drop alone")]
+        self.object.as_ref().expect("a lease holds its connection")
+    }
+
+    /// Everything sent has been answered, and no transaction is open.
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(object) = self.object.take() else {
+            return;
+        };
+        if self.settled.load(Ordering::Relaxed) || object.is_closed() {
+            return;
+        }
+        let permit = self.permit.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(clean(object, permit));
+        } else {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Cancels what runs, ends the transaction, and gives the connection back; one that does
+/// not come to rest is closed.
+async fn clean(object: Object, permit: Option<OwnedSemaphorePermit>) {
+    let cleaned = tokio::time::timeout(CLEANING, async {
+        // What cannot be cancelled ends at its statement_timeout.
+        let _ = object.cancel_token().cancel_query(NoTls).await;
+        object.batch_execute("ROLLBACK").await
+    });
+    match cleaned.await {
+        Ok(Ok(())) => drop(object),
+        _ => drop(Object::take(object)),
+    }
+    drop(permit);
+}

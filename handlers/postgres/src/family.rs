@@ -1,0 +1,332 @@
+//! The family's state and routes, and what every route does alike: the session, the
+//! catalog, one more try when the catalog was a moment old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::header::RETRY_AFTER;
+use postern_common::idempotency::{Decided, Keyed, Ledger};
+use postern_common::page::CursorKeys;
+use postern_common::{Call, Failure, Reply, Router};
+use postern_contract::{Code, TenantId, WorkspaceId};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Catalog, Catalogs, Live, Table};
+use crate::cluster::Follow;
+use crate::errors::{Doing, Fault};
+use crate::execute::{self, Bounds, Change, Changed, Database, Role, Session, Undecided, Work};
+use crate::plan::{Planner, Unplanned};
+use crate::{rows, rpc, tables};
+
+/// What a tenant's plan allows, and where its use is written.
+pub trait Quotas: Send + Sync {
+    /// How many tables a tenant may have; none: no limit.
+    fn tables(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<i64>, Failure>>;
+    /// A tenant has so many tables now.
+    fn used(&self, tenant: TenantId, tables: i64) -> BoxFuture<'_, ()>;
+}
+
+/// The state behind the routes.
+pub struct Postgres {
+    pub(crate) db: Database,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) cursors: CursorKeys,
+    pub(crate) quotas: Arc<dyn Quotas>,
+}
+
+/// A mutation that can be carried out.
+pub(crate) struct Planned {
+    /// What is done.
+    pub(crate) work: Work,
+    /// On which table, for messages.
+    pub(crate) table: Option<Arc<Table>>,
+    /// Whether rows are removed.
+    pub(crate) removes: bool,
+    /// The answer of what it gave.
+    pub(crate) answer: Answer,
+}
+
+/// Makes the answer of what a mutation gave, or refuses it.
+pub(crate) type Answer = Box<dyn Fn(Changed) -> Result<Reply, Failure> + Send + Sync>;
+
+/// Why a read gave nothing.
+pub(crate) enum Stop {
+    Unplanned(Unplanned),
+    Fault(Fault, Option<Arc<Table>>),
+}
+
+impl From<Unplanned> for Stop {
+    fn from(why: Unplanned) -> Self {
+        Self::Unplanned(why)
+    }
+}
+
+impl Stop {
+    fn may_be_stale(&self) -> bool {
+        match self {
+            Self::Unplanned(_) => true,
+            Self::Fault(fault, _) => fault.smells_of_change(),
+        }
+    }
+
+    fn told(self) -> Failure {
+        match self {
+            Self::Unplanned(why) => why.into(),
+            Self::Fault(fault, table) => fault.told(Doing {
+                table: table.as_deref(),
+                removes: false,
+            }),
+        }
+    }
+}
+
+impl Postgres {
+    /// The family over a data cluster, whose login role is a member of its workspaces'
+    /// roles and of nothing else. No connection is made yet.
+    ///
+    /// # Errors
+    /// The pool cannot be made of these bounds.
+    pub fn new(
+        config: tokio_postgres::Config,
+        bounds: Bounds,
+        ledger: Arc<Ledger>,
+        cursors: CursorKeys,
+        quotas: Arc<dyn Quotas>,
+    ) -> Result<Self, Failure> {
+        let db = Database::new(config, bounds).map_err(|fault| fault.told(Doing::default()))?;
+        Ok(Self {
+            db,
+            catalogs: Catalogs::new(),
+            ledger,
+            cursors,
+            quotas,
+        })
+    }
+
+    /// Every route of the family, on one screen.
+    #[must_use]
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::default()
+            .route("postgres.rows.list", self, rows::list)
+            .route("postgres.rows.insert", self, rows::insert)
+            .route("postgres.rows.update", self, rows::update)
+            .route("postgres.rows.delete", self, rows::delete)
+            .route("postgres.row.get", self, rows::get)
+            .route("postgres.row.update", self, rows::update_one)
+            .route("postgres.row.delete", self, rows::delete_one)
+            .route("postgres.tables.list", self, tables::list)
+            .route("postgres.tables.create", self, tables::create)
+            .route("postgres.tables.get", self, tables::get)
+            .route("postgres.tables.alter", self, tables::alter)
+            .route("postgres.tables.drop", self, tables::drop_table)
+            .route("postgres.rpc", self, rpc::call)
+    }
+
+    /// Follows changes of schemas, until `stop`: told over `direct`, a connection that no
+    /// pooler stands in; else, and while it is away, by looking.
+    pub async fn follow(
+        &self,
+        direct: Option<tokio_postgres::Config>,
+        every: Duration,
+        stop: CancellationToken,
+    ) {
+        let follow = Follow {
+            db: &self.db,
+            catalogs: &self.catalogs,
+            every,
+        };
+        stop.run_until_cancelled(follow.run(direct)).await;
+    }
+
+    /// Removes expired records, `every` so often, until `stop`.
+    pub async fn sweep(&self, every: Duration, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_some()
+        {
+            self.db.measure();
+            let swept = async {
+                let lease = self.db.lease_for_catalog().await?;
+                while execute::sweep(lease.client()).await? {}
+                lease.settle();
+                Ok::<_, Fault>(())
+            };
+            if let Err(error) = swept.await {
+                tracing::warn!(%error, "no records were swept");
+            }
+        }
+    }
+
+    /// Whose request it is. The runner has judged it; what can be judged again here is.
+    pub(crate) fn session(&self, call: &Call) -> Result<Session, Failure> {
+        let workspace: WorkspaceId = call.id("workspaceId", no_workspace)?;
+        let Some(tenant) = call.caller.tenant() else {
+            return Err(Failure::new(
+                Code::PermissionDenied,
+                "a token without a tenant has no access to data",
+            ));
+        };
+        if call
+            .caller
+            .pinned()
+            .is_some_and(|pinned| pinned != workspace)
+        {
+            return Err(no_workspace(&workspace.to_string()));
+        }
+        Ok(Session::new(tenant, workspace, call.caller.subject()))
+    }
+
+    /// A planner over this catalog.
+    pub(crate) fn planner<'c>(&self, catalog: &'c Catalog) -> Planner<'c> {
+        Planner {
+            catalog,
+            max_rows: self.db.bounds.max_rows,
+        }
+    }
+
+    /// The workspace's catalog.
+    pub(crate) async fn catalog(&self, session: &Session) -> Result<Live, Failure> {
+        let role = session.role(Role::Data);
+        let live = self
+            .catalogs
+            .get(&self.db, &session.schema, &role)
+            .await
+            .map_err(|fault| fault.told(Doing::default()))?;
+        if live.catalog.exists() {
+            Ok(live)
+        } else {
+            Err(Failure::new(
+                Code::WorkspaceProvisioning,
+                "the workspace's database is being made; retry in a moment",
+            )
+            .with_header(RETRY_AFTER, "1"))
+        }
+    }
+
+    /// Reads with the catalog, and once more if that was old.
+    pub(crate) async fn reading<T, R: Future<Output = Result<T, Stop>> + Send>(
+        &self,
+        session: &Session,
+        read: impl Fn(Arc<Catalog>) -> R + Send,
+    ) -> Result<T, Failure> {
+        let live = self.catalog(session).await?;
+        let stop = match read(Arc::clone(&live.catalog)).await {
+            Ok(done) => return Ok(done),
+            Err(stop) => stop,
+        };
+        if stop.may_be_stale()
+            && let Some(new) = self.newer(session, &live).await
+        {
+            return read(new.catalog).await.map_err(Stop::told);
+        }
+        Err(stop.told())
+    }
+
+    async fn newer(&self, session: &Session, old: &Live) -> Option<Live> {
+        let role = session.role(Role::Data);
+        let newer = self.catalogs.suspect(&self.db, old, &role).await;
+        newer.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a schema could not be read again");
+            None
+        })
+    }
+
+    /// Carries out a mutation at most once a key, in a task that outlives the client.
+    pub(crate) async fn mutate(
+        self: &Arc<Self>,
+        call: &Call,
+        session: Session,
+        body: &[u8],
+        plan: impl Fn(&Catalog) -> Result<Planned, Unplanned> + Send + Sync + 'static,
+    ) -> Result<Reply, Failure> {
+        let keyed = call.keyed(body)?;
+        let mutation = Arc::new(Mutation {
+            app: Arc::clone(self),
+            session,
+            keyed: keyed.clone(),
+            correlation_id: call.caller.correlation_id().to_owned(),
+            plan,
+        });
+        self.ledger
+            .run_in_store(keyed, move || {
+                let mutation = Arc::clone(&mutation);
+                Box::pin(async move { mutation.attempt().await })
+            })
+            .await
+    }
+}
+
+fn no_workspace(id: &str) -> Failure {
+    let shown: String = id.chars().take(64).collect();
+    Failure::new(
+        Code::WorkspaceNotFound,
+        format!("there is no workspace {shown}"),
+    )
+}
+
+struct Mutation<P> {
+    app: Arc<Postgres>,
+    session: Session,
+    keyed: Option<Keyed>,
+    correlation_id: String,
+    plan: P,
+}
+
+impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
+    async fn attempt(&self) -> Result<Decided, Failure> {
+        let app = &self.app;
+        let mut live = app.catalog(&self.session).await?;
+        let mut again = true;
+        loop {
+            let planned = match (self.plan)(&live.catalog) {
+                Ok(planned) => planned,
+                Err(why) => {
+                    if again && let Some(new) = app.newer(&self.session, &live).await {
+                        (live, again) = (new, false);
+                        continue;
+                    }
+                    refused(why.into())
+                }
+            };
+            let change = Change {
+                ledger: &app.ledger,
+                keyed: self.keyed.as_ref(),
+                session: &self.session,
+                correlation_id: &self.correlation_id,
+            };
+            let doing = Doing {
+                table: planned.table.as_deref(),
+                removes: planned.removes,
+            };
+            match app
+                .db
+                .change(&change, planned.work, doing, &planned.answer)
+                .await
+            {
+                Ok(decided) => return Ok(decided),
+                Err(Undecided::Failed(failure)) => return Err(failure),
+                Err(Undecided::Stale(fault)) => {
+                    if again && let Some(new) = app.newer(&self.session, &live).await {
+                        (live, again) = (new, false);
+                        continue;
+                    }
+                    return Err(fault.told(doing));
+                }
+            }
+        }
+    }
+}
+
+/// What cannot be planned is refused behind the record: a key that was used replays its
+/// answer all the same.
+fn refused(failure: Failure) -> Planned {
+    Planned {
+        work: Work::Refused(failure),
+        table: None,
+        removes: false,
+        answer: Box::new(|_| Err(Failure::internal("there was nothing to answer"))),
+    }
+}

@@ -1,0 +1,552 @@
+//! `/v1/postgres/:workspaceId/rows/:table` and `…/:primaryKey`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use postern_common::{Call, Failure, Reply};
+use postern_contract::{Code, Detail};
+use serde_json::{Map, Value};
+use tokio_postgres::Row;
+
+use crate::catalog::{Catalog, Kind, Table};
+use crate::errors::Fault;
+use crate::execute::{Changed, Session, Work};
+use crate::family::{Answer, Planned, Postgres, Stop};
+use crate::parse::{Ask, Count, Prefer, Return, Verb, csv, shown};
+use crate::plan::{Body, Condition, Position, Rows, Shown, Unplanned, Values};
+use crate::sql;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The query of a request.
+pub(crate) fn ask(call: &Call, verb: Verb) -> Result<Ask, Failure> {
+    Ask::read(verb, &call.query()?.into_pairs()).map_err(Failure::invalid)
+}
+
+pub(crate) fn prefer(call: &Call) -> Result<Prefer, Failure> {
+    let headers = call.headers().get_all("prefer").iter();
+    let texts = headers.filter_map(|value| value.to_str().ok());
+    Prefer::read(texts).map_err(|detail| Failure::invalid(vec![detail]))
+}
+
+/// `GET rows/:table`
+pub(crate) async fn list(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let ask = ask(&call, Verb::List)?;
+    let table = call.param("table").to_owned();
+    let (app, session, table, ask) = (&*app, &session, &table, &ask);
+    app.reading(session, |catalog| async move {
+        page(app, session, &catalog, table, ask).await
+    })
+    .await
+}
+
+async fn page(
+    app: &Postgres,
+    session: &Session,
+    catalog: &Catalog,
+    table: &str,
+    ask: &Ask,
+) -> Result<Reply, Stop> {
+    let planner = app.planner(catalog);
+    let table = planner.table(table)?;
+    let bounds = &app.db.bounds;
+    let limit = ask
+        .top
+        .limit
+        .unwrap_or(bounds.default_rows)
+        .min(bounds.max_rows);
+    let offset = ask.top.offset.unwrap_or_default();
+    let mut rows = planner.rows(table, ask)?;
+    let counted = rows.clone();
+    planner.page(&mut rows, limit, offset);
+    // A cursor is good for the same rows in the same order.
+    let list = format!(
+        "postgres {} {} {:?} {:?} {:?}",
+        session.workspace, table.name, ask.top.conditions, ask.top.order, ask.embedded
+    );
+    if let Some(cursor) = &ask.cursor {
+        rows.conditions.push(after(app, &rows, &list, cursor)?);
+    }
+    let beside = match ask.count {
+        Count::Exact => [Some(sql::count(&counted, None)), None],
+        Count::Planned => [None, Some(sql::estimate(&counted))],
+        Count::Estimated => [
+            Some(sql::count(
+                &counted,
+                Some(bounds.max_rows.saturating_add(1)),
+            )),
+            Some(sql::estimate(&counted)),
+        ],
+        Count::None => [None, None],
+    };
+    let statement = sql::list(&rows, false);
+    let (found, [count, estimate]) = app
+        .db
+        .read(
+            session,
+            &statement,
+            [beside[0].as_ref(), beside[1].as_ref()],
+        )
+        .await
+        .map_err(|fault| Stop::Fault(fault, Some(Arc::clone(table))))?;
+    let fault = |error: tokio_postgres::Error| Stop::Fault(error.into(), None);
+    let counted = match count.rows.first() {
+        Some(row) => Some(row.try_get::<_, i64>(0).map_err(fault)?),
+        None => None,
+    };
+    let estimated = match estimate.rows.first() {
+        Some(row) => planned_rows(&row.try_get(0).map_err(fault)?),
+        None => None,
+    };
+    let total = match (counted, estimated) {
+        // Above the greatest page the estimate is good enough, but never below what was seen.
+        (Some(counted), Some(estimated)) if counted > to_i64(bounds.max_rows) => {
+            Some(estimated.max(counted))
+        }
+        (Some(counted), _) => Some(counted),
+        (None, estimated) => estimated,
+    };
+    let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = found.rows.len() > limit_rows;
+    let shown = found.rows.get(..limit_rows).unwrap_or(&found.rows);
+    let next = match shown.last().filter(|_| has_more && rows.total_order) {
+        Some(last) => app.cursors.seal(&list, &position(last).map_err(fault)?),
+        None => String::new(),
+    };
+    let mut body = Vec::with_capacity(size_of(shown) + 200);
+    body.extend_from_slice(b"{\"data\":");
+    array(&mut body, shown).map_err(fault)?;
+    let total = total.map_or_else(|| "null".to_owned(), |total| total.to_string());
+    let tail = format!(
+        ",\"pagination\":{{\"limit\":{limit},\"offset\":{offset},\"total\":{total},\"hasMore\":{has_more}"
+    );
+    body.extend_from_slice(tail.as_bytes());
+    if !next.is_empty() && next.len() <= postern_common::page::MAX_CURSOR {
+        body.extend_from_slice(format!(",\"nextCursor\":\"{next}\"").as_bytes());
+    }
+    body.extend_from_slice(b"}}");
+    Ok(Reply::bytes(StatusCode::OK, JSON, body))
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn after(app: &Postgres, rows: &Rows, list: &str, cursor: &str) -> Result<Condition, Stop> {
+    let wrong = |reason: String| Stop::Unplanned(Unplanned::Invalid(Detail::new("cursor", reason)));
+    let position = app.cursors.open(list, cursor).map_err(wrong)?;
+    let values: Values = serde_json::from_str(&position)
+        .map_err(|_| wrong("is of an earlier form; begin anew".into()))?;
+    if values.0.len() != rows.order.len() {
+        return Err(wrong(
+            "belongs to a table that has changed; begin anew".into(),
+        ));
+    }
+    let keys = rows.order.iter().cloned().zip(values.0);
+    Ok(Condition::After(Position(keys.collect())))
+}
+
+/// A row's place in the order, for a cursor.
+fn position(row: &Row) -> Result<String, tokio_postgres::Error> {
+    let values = Values(row.try_get(1)?);
+    Ok(serde_json::to_string(&values).unwrap_or_default())
+}
+
+/// `Plan Rows` of an EXPLAIN.
+fn planned_rows(plan: &Value) -> Option<i64> {
+    let rows = plan.pointer("/0/Plan/Plan Rows")?;
+    rows.as_i64()
+        .or_else(|| rows.as_f64().map(|rows| rows as i64))
+}
+
+fn size_of(rows: &[Row]) -> usize {
+    rows.iter().map(Row::raw_size_bytes).sum()
+}
+
+/// The rows as PostgreSQL wrote them, as a JSON array.
+fn array(body: &mut Vec<u8>, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
+    body.push(b'[');
+    for (place, row) in rows.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        let text: Option<&str> = row.try_get(0)?;
+        body.extend_from_slice(text.unwrap_or("null").as_bytes());
+    }
+    body.push(b']');
+    Ok(())
+}
+
+/// `{"data":[…],"inserted":n}`, the data where the rows are shown.
+pub(crate) fn changed(
+    status: StatusCode,
+    word: &str,
+    changed: &Changed,
+    shows: bool,
+) -> Result<Reply, Failure> {
+    let rows = &changed.rows;
+    let mut body = Vec::with_capacity(size_of(&rows.rows) + 64);
+    body.push(b'{');
+    if shows {
+        body.extend_from_slice(b"\"data\":");
+        array(&mut body, &rows.rows).map_err(Failure::internal)?;
+        body.push(b',');
+    }
+    body.extend_from_slice(format!("\"{word}\":{}}}", rows.affected).as_bytes());
+    Ok(Reply::bytes(status, JSON, body))
+}
+
+/// `GET rows/:table/:primaryKey`
+pub(crate) async fn get(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let ask = ask(&call, Verb::One)?;
+    let (table, key) = (
+        call.param("table").to_owned(),
+        call.param("primaryKey").to_owned(),
+    );
+    let (app, session, table, key, ask) = (&*app, &session, &table, &key, &ask);
+    app.reading(session, |catalog| async move {
+        row(app, session, &catalog, (table, key), ask).await
+    })
+    .await
+}
+
+async fn row(
+    app: &Postgres,
+    session: &Session,
+    catalog: &Catalog,
+    (table, key): (&str, &str),
+    ask: &Ask,
+) -> Result<Reply, Stop> {
+    let planner = app.planner(catalog);
+    let table = planner.table(table)?;
+    let mut rows = planner.rows(table, ask)?;
+    rows.conditions.extend(planner.by_key(table, key)?);
+    let versioned = is_versioned(&rows);
+    let statement = sql::list(&rows, versioned);
+    let (found, _) = app
+        .db
+        .read(session, &statement, [None, None])
+        .await
+        .map_err(|fault| Stop::Fault(fault, Some(Arc::clone(table))))?;
+    let fault = |error: tokio_postgres::Error| Stop::Fault(error.into(), None);
+    let Some(row) = found.rows.first() else {
+        return Err(Stop::Fault(no_row(&table.name, key).into(), None));
+    };
+    let text: &str = row.try_get(0).map_err(fault)?;
+    let reply = Reply::bytes(
+        StatusCode::OK,
+        JSON,
+        Bytes::copy_from_slice(text.as_bytes()),
+    );
+    if !versioned {
+        return Ok(reply);
+    }
+    let version: Vec<String> = row.try_get(1).map_err(fault)?;
+    Ok(reply.with_header(ETAG, &format!("\"{}\"", version.concat())))
+}
+
+/// Whether the row's own version says all of what is shown: an embedded row may change
+/// without it.
+fn is_versioned(rows: &Rows) -> bool {
+    matches!(rows.table.kind, Kind::Table | Kind::Partitioned)
+        && rows
+            .outputs
+            .iter()
+            .all(|output| matches!(output.value, Shown::Place(..)))
+}
+
+fn no_row(table: &str, key: &str) -> Failure {
+    let message = format!("{table} has no row {}", shown(key));
+    Failure::new(Code::RowNotFound, message)
+}
+
+/// The media type of a body.
+fn media_type(call: &Call) -> Result<String, Failure> {
+    let text = |name| {
+        let value = call
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_ascii_lowercase()
+    };
+    let media_type = text(CONTENT_TYPE);
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let encoded = !matches!(text(CONTENT_ENCODING).as_str(), "" | "identity");
+    if encoded || !call.route.takes(media_type) {
+        let taken = call.route.media_types.join(" or ");
+        return Err(Failure::new(
+            Code::UnsupportedMediaType,
+            format!("the body must be {taken}, not encoded"),
+        ));
+    }
+    Ok(media_type.to_owned())
+}
+
+/// `POST rows/:table`
+pub(crate) async fn insert(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let (ask, prefer) = (ask(&call, Verb::Insert)?, prefer(&call)?);
+    let is_csv = media_type(&call)? == "text/csv";
+    let body = call.body().await?;
+    let table = call.param("table").to_owned();
+    let sent = body.clone();
+    let app_ = Arc::clone(&app);
+    app.mutate(&call, session, &body, move |catalog| {
+        let planner = app_.planner(catalog);
+        let table = planner.table(&table)?;
+        let body = if is_csv {
+            Body::read(&from_csv(&sent, table)?)?
+        } else {
+            Body::read(&sent)?
+        };
+        let plan = planner.insert(table, &ask, body, prefer.missing, prefer.resolution)?;
+        let shows = prefer.returns != Some(Return::Minimal);
+        let answer = answer(StatusCode::CREATED, "inserted", shows, prefer.max_affected);
+        Ok(Planned {
+            work: Work::Rows(Box::new(sql::insert(&plan, shows)), None),
+            table: Some(Arc::clone(table)),
+            removes: false,
+            answer,
+        })
+    })
+    .await
+}
+
+/// CSV as JSON: every cell a text, which PostgreSQL reads as the column's type; JSON
+/// columns hold JSON already.
+fn from_csv(body: &[u8], table: &Table) -> Result<Vec<u8>, Unplanned> {
+    let wrong = |reason: &str| Unplanned::Invalid(Detail::new("body", reason));
+    let text = std::str::from_utf8(body).map_err(|_| wrong("must be UTF-8"))?;
+    let csv = csv::read(text).map_err(Unplanned::Invalid)?;
+    let is_json = |name: &String| {
+        table
+            .column(name)
+            .is_some_and(|column| column.base.is_json())
+    };
+    let value = |name: &String, cell: csv::Cell| match cell {
+        None => Value::Null,
+        Some(cell) if is_json(name) => serde_json::from_str(&cell).unwrap_or(Value::String(cell)),
+        Some(cell) => Value::String(cell),
+    };
+    let row = |cells: Vec<csv::Cell>| {
+        let members = csv.columns.iter().zip(cells);
+        let members: Map<String, Value> = members
+            .map(|(name, cell)| (name.clone(), value(name, cell)))
+            .collect();
+        Value::Object(members)
+    };
+    let rows: Vec<Value> = csv.rows.into_iter().map(row).collect();
+    serde_json::to_vec(&rows).map_err(|_| wrong("cannot be read"))
+}
+
+/// The answer to a change: how many rows, and the rows where they are shown.
+fn answer(status: StatusCode, word: &'static str, shows: bool, most: Option<u64>) -> Answer {
+    Box::new(move |done| {
+        if let Some(most) = most.filter(|most| done.rows.affected > *most) {
+            return Err(Failure::new(
+                Code::MaxAffectedExceeded,
+                format!(
+                    "{} rows would be changed, max-affected is {most}",
+                    done.rows.affected
+                ),
+            ));
+        }
+        changed(status, word, &done, shows)
+    })
+}
+
+/// As [`answer`] for the row of a key: nothing found is no success.
+fn answer_one(
+    word: &'static str,
+    shows: bool,
+    conditional: bool,
+    table: String,
+    key: String,
+) -> Answer {
+    Box::new(move |done| {
+        if done.rows.affected > 0 {
+            return changed(StatusCode::OK, word, &done, shows);
+        }
+        if conditional && !done.beside.rows.is_empty() {
+            return Err(Failure::new(
+                Code::PreconditionFailed,
+                "the row has changed since it was read; read it again",
+            ));
+        }
+        Err(no_row(&table, &key))
+    })
+}
+
+fn filter_required() -> Failure {
+    Failure::new(
+        Code::FilterRequired,
+        "name the rows by at least one filter, such as id=eq.5; embedded resources do not count",
+    )
+}
+
+/// `PATCH rows/:table`
+pub(crate) async fn update(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let (ask, prefer) = (ask(&call, Verb::Change)?, prefer(&call)?);
+    if ask.top.conditions.is_empty() {
+        return Err(filter_required());
+    }
+    media_type(&call)?;
+    let body = call.body().await?;
+    let (table, sent, app_) = (
+        call.param("table").to_owned(),
+        body.clone(),
+        Arc::clone(&app),
+    );
+    app.mutate(&call, session, &body, move |catalog| {
+        let planner = app_.planner(catalog);
+        let table = planner.table(&table)?;
+        let plan = planner.update(table, &ask, &sent)?;
+        let shows = prefer.returns == Some(Return::Representation);
+        Ok(Planned {
+            work: Work::Rows(Box::new(sql::update(&plan, shows)), None),
+            table: Some(Arc::clone(table)),
+            removes: false,
+            answer: answer(StatusCode::OK, "updated", shows, prefer.max_affected),
+        })
+    })
+    .await
+}
+
+/// `DELETE rows/:table`
+pub(crate) async fn delete(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let (ask, prefer) = (ask(&call, Verb::Change)?, prefer(&call)?);
+    if ask.top.conditions.is_empty() {
+        return Err(filter_required());
+    }
+    let body = call.body().await?;
+    let (table, app_) = (call.param("table").to_owned(), Arc::clone(&app));
+    app.mutate(&call, session, &body, move |catalog| {
+        let planner = app_.planner(catalog);
+        let table = planner.table(&table)?;
+        let plan = planner.remove(table, &ask)?;
+        let shows = prefer.returns == Some(Return::Representation);
+        Ok(Planned {
+            work: Work::Rows(Box::new(sql::remove(&plan, shows)), None),
+            table: Some(Arc::clone(table)),
+            removes: true,
+            answer: answer(StatusCode::OK, "deleted", shows, prefer.max_affected),
+        })
+    })
+    .await
+}
+
+/// The version that `If-Match` names; none: any.
+fn wanted_version(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let mut values = headers.get_all(IF_MATCH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" && values.next().is_none() {
+        return Ok(None);
+    }
+    let version = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
+    let good =
+        !version.is_empty() && version.len() <= 10 && version.bytes().all(|b| b.is_ascii_digit());
+    if good && values.next().is_none() {
+        Ok(Some(version.to_owned()))
+    } else {
+        // Whatever else it names, it is no version of a row.
+        Err(Failure::new(
+            Code::PreconditionFailed,
+            "If-Match names no version of this row; send the ETag of a GET without embedded resources",
+        ))
+    }
+}
+
+/// The plan of a change by key: the statement, and one beside it that tells a row of
+/// another version from none.
+fn versioned(rows: &mut Rows, version: Option<&String>) -> Option<sql::Sql> {
+    let version = version?;
+    let beside = sql::exists(rows);
+    rows.conditions.push(Condition::Version(version.clone()));
+    Some(beside)
+}
+
+/// `PATCH rows/:table/:primaryKey`
+pub(crate) async fn update_one(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let (ask, prefer) = (ask(&call, Verb::One)?, prefer(&call)?);
+    let version = wanted_version(call.headers())?;
+    media_type(&call)?;
+    let body = call.body().await?;
+    let (table, key) = (
+        call.param("table").to_owned(),
+        call.param("primaryKey").to_owned(),
+    );
+    let (sent, app_) = (body.clone(), Arc::clone(&app));
+    app.mutate(&call, session, &body, move |catalog| {
+        let planner = app_.planner(catalog);
+        let table = planner.table(&table)?;
+        let mut plan = planner.update(table, &ask, &sent)?;
+        plan.rows.conditions.extend(planner.by_key(table, &key)?);
+        let beside = versioned(&mut plan.rows, version.as_ref());
+        let shows = prefer.returns == Some(Return::Representation);
+        let answer = answer_one(
+            "updated",
+            shows,
+            beside.is_some(),
+            table.name.clone(),
+            key.clone(),
+        );
+        Ok(Planned {
+            work: Work::Rows(Box::new(sql::update(&plan, shows)), beside),
+            table: Some(Arc::clone(table)),
+            removes: false,
+            answer,
+        })
+    })
+    .await
+}
+
+/// `DELETE rows/:table/:primaryKey`
+pub(crate) async fn delete_one(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
+    let session = app.session(&call)?;
+    let (ask, prefer) = (ask(&call, Verb::One)?, prefer(&call)?);
+    let version = wanted_version(call.headers())?;
+    let body = call.body().await?;
+    let (table, key) = (
+        call.param("table").to_owned(),
+        call.param("primaryKey").to_owned(),
+    );
+    let app_ = Arc::clone(&app);
+    app.mutate(&call, session, &body, move |catalog| {
+        let planner = app_.planner(catalog);
+        let table = planner.table(&table)?;
+        let mut plan = planner.remove(table, &ask)?;
+        plan.rows.conditions.extend(planner.by_key(table, &key)?);
+        let beside = versioned(&mut plan.rows, version.as_ref());
+        let shows = prefer.returns == Some(Return::Representation);
+        let answer = answer_one(
+            "deleted",
+            shows,
+            beside.is_some(),
+            table.name.clone(),
+            key.clone(),
+        );
+        Ok(Planned {
+            work: Work::Rows(Box::new(sql::remove(&plan, shows)), beside),
+            table: Some(Arc::clone(table)),
+            removes: true,
+            answer,
+        })
+    })
+    .await
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault, None)
+    }
+}
