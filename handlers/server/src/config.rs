@@ -1,6 +1,7 @@
 //! The configuration file: a small struct a part, unknown fields refused, checked
 //! before any socket is bound. `postern-handlers.yaml` shows every field with its default.
 
+mod auth;
 mod database;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use postern_platform::{About, FAMILIES};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use auth::Auth;
 use database::Database;
 pub(crate) use database::secret;
 
@@ -22,9 +24,8 @@ pub(crate) use database::secret;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
-    /// Families to serve in this process.
-    #[serde(default = "all_families")]
-    pub families: Vec<Family>,
+    /// Families to serve in this process; none: all whose backend is set up here.
+    pub families: Option<Vec<Family>>,
     /// Where the gateway reaches the families.
     pub listen: Address,
     /// Where the operator reaches `/healthz`, `/readyz`, `/metrics`; none: nowhere.
@@ -54,6 +55,8 @@ pub struct Config {
     /// Backends of workspaces.
     #[serde(default)]
     pub provisioning: Provisioning,
+    /// Keycloak, for the auth and iam families.
+    pub auth: Option<Auth>,
     /// What the deployment tells of itself.
     #[serde(default)]
     pub api: Api,
@@ -69,10 +72,6 @@ pub struct Config {
     /// A folder in which tests arm fault points.
     #[cfg(debug_assertions)]
     pub faults: Option<PathBuf>,
-}
-
-fn all_families() -> Vec<Family> {
-    FAMILIES.into()
 }
 
 /// Thirteen months: a whole year can be looked at when it is over.
@@ -276,12 +275,16 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(!self.families.is_empty(), "families: name one at least");
-        for family in &self.families {
+        let (families, backed) = (self.families(), self.backed());
+        ensure!(!families.is_empty(), "families: name one at least");
+        for family in &families {
             ensure!(
-                FAMILIES.contains(family),
-                "families: {family} is not served by this build"
+                backed.contains(family),
+                "families: {family} has no backend here, or is not served by this build"
             );
+        }
+        if let Some(auth) = &self.auth {
+            auth.check()?;
         }
         ensure!(
             !self.api.versions.is_empty(),
@@ -350,12 +353,22 @@ impl Config {
             .with_context(|| format!("socketMode: {text:?} is not octal such as 0660"))
     }
 
+    /// The families that this process serves.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        self.families.clone().unwrap_or_else(|| self.backed())
+    }
+
+    /// Those that need no backend, and those whose backend is set up.
+    fn backed(&self) -> Vec<Family> {
+        let auth = self.auth.as_ref().map(|_| postern_auth::FAMILIES);
+        FAMILIES
+            .into_iter()
+            .chain(auth.into_iter().flatten())
+            .collect()
+    }
+
     pub(crate) fn about(&self) -> About {
-        let families = self
-            .api
-            .families
-            .clone()
-            .unwrap_or_else(|| self.families.clone());
+        let families = self.api.families.clone().unwrap_or_else(|| self.families());
         About {
             api_versions: self.api.versions.clone(),
             families,
@@ -418,7 +431,7 @@ mod tests {
         );
         assert_eq!(format!("{:?}", shown.log), format!("{:?}", plain.log));
         assert_eq!(format!("{:?}", shown.claims), format!("{:?}", plain.claims));
-        assert_eq!(shown.families, plain.families);
+        assert_eq!(shown.families(), plain.families());
         assert_eq!(shown.audit_days, plain.audit_days);
         assert_eq!(shown.api.versions, plain.api.versions);
         let sizes = |d: &Database| {
@@ -448,6 +461,13 @@ mod tests {
             ("api: {versions: [now]}\n", "api.versions"),
             ("socketMode: rw\n", "socketMode"),
             ("auditDays: 0\n", "auditDays"),
+            ("families: [iam]\n", "families: iam"),
+            ("auth: {}\n", "keycloak"),
+            (&auth("realms: {tenants: '{slug}'}"), "auth.realms.tenants"),
+            (&auth("realms: {platform: master}"), "auth.realms.platform"),
+            (&auth("attempts: {rate: 0}"), "auth.attempts.rate"),
+            (&auth("paceMs: 0"), "auth.paceMs"),
+            (&auth("signups: {mode: anybody}"), "anybody"),
             ("otlp: {endpoint: 'collector:4318'}\n", "otlp.endpoint"),
         ] {
             let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
@@ -456,6 +476,35 @@ mod tests {
         }
         assert!(read("listen: 127.0.0.1:0\n").is_err());
         assert!(Config::read(Path::new("/nowhere")).is_err());
+    }
+
+    fn auth(more: &str) -> String {
+        format!("auth:\n  keycloak: {{url: 'http://k', secretFile: /s}}\n  {more}\n")
+    }
+
+    /// The shown section is commented out: nobody has a Keycloak by default.
+    #[test]
+    fn the_shown_auth_section_holds_the_defaults() {
+        let file = include_str!("../postern-handlers.yaml");
+        let section: String = file
+            .lines()
+            .skip_while(|line| *line != "# auth:")
+            .take_while(|line| line.starts_with("# "))
+            .filter_map(|line| Some(format!("{}\n", line.strip_prefix("# ")?)))
+            .collect();
+        let shown = read(&format!("{MINIMAL}{section}")).unwrap();
+        assert!(shown.families().contains(&Family::Iam));
+        let mut plain = read(&format!("{MINIMAL}{}", auth("")))
+            .unwrap()
+            .auth
+            .unwrap();
+        let shown = shown.auth.unwrap();
+        plain.keycloak.url.clone_from(&shown.keycloak.url);
+        plain
+            .keycloak
+            .secret_file
+            .clone_from(&shown.keycloak.secret_file);
+        assert_eq!(format!("{shown:?}"), format!("{plain:?}"));
     }
 
     #[test]

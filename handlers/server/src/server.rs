@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use postern_auth::Auth;
 use postern_claims::{ClaimStore, OutcomeKeys};
 use postern_common::faults::Faults;
 use postern_common::idempotency::Ledger;
@@ -32,6 +33,7 @@ pub struct Prepared {
     context_keys: OpeningKeys,
     outcome_keys: OutcomeKeys,
     cursor_keys: CursorKeys,
+    auth: Option<postern_auth::Settings>,
 }
 
 impl Prepared {
@@ -42,9 +44,9 @@ impl Prepared {
     pub fn new(config: Config) -> Result<Self> {
         let context_keys =
             keys::read(&config.context_keys, OpeningKeys::parse).context("contextKeys")?;
-        for family in &config.families {
+        for family in config.families() {
             anyhow::ensure!(
-                context_keys.opens(*family),
+                context_keys.opens(family),
                 "contextKeys: there is no key for the {family} family"
             );
         }
@@ -52,7 +54,9 @@ impl Prepared {
             keys::read(&config.outcome_keys, OutcomeKeys::parse).context("outcomeKeys")?;
         let secrets = keys::read(&config.outcome_keys, key_file::parse).context("outcomeKeys")?;
         let cursor_keys = CursorKeys::derive(secrets.iter().map(|(_, secret)| secret.as_slice()));
+        let auth = config.auth.as_ref().map(|auth| auth.settings());
         Ok(Self {
+            auth: auth.transpose()?,
             config,
             context_keys,
             outcome_keys,
@@ -70,6 +74,7 @@ impl Prepared {
             context_keys,
             outcome_keys,
             cursor_keys,
+            auth,
         } = self;
         let pool = connect(&config).await?;
         if config.database.migrate {
@@ -100,14 +105,27 @@ impl Prepared {
         let purge = i32::from(config.provisioning.purge_after_days);
         let platform = Arc::new(Platform::new(
             pool.clone(),
-            ledger,
-            cursor_keys,
+            Arc::clone(&ledger),
+            cursor_keys.clone(),
             Arc::clone(&provisioning),
             purge,
             config.about(),
         ));
-        let router = platform.router().only(&config.families);
-        router.check(&config.families)?;
+        let auth = match auth {
+            None => None,
+            Some(settings) => {
+                let control_plane = Arc::clone(&platform) as _;
+                let auth = Auth::new(settings, control_plane, ledger, cursor_keys);
+                Some(Arc::new(auth.context("auth.keycloak")?))
+            }
+        };
+        let families = config.families();
+        let mut router = platform.router();
+        if let Some(auth) = &auth {
+            router = router.merge(auth.router());
+        }
+        let router = router.only(&families);
+        router.check(&families)?;
 
         let tls = directory::tls(config.directory_tls.as_ref())?;
         let bind = async |name: &'static str, address: &Address| {
@@ -134,6 +152,7 @@ impl Prepared {
             context_keys,
             router,
             platform,
+            auth,
             provisioning,
             pool,
             claims,
@@ -151,6 +170,7 @@ pub struct Server {
     context_keys: OpeningKeys,
     router: Router,
     platform: Arc<Platform>,
+    auth: Option<Arc<Auth>>,
     provisioning: Arc<Provisioning>,
     pool: PgPool,
     claims: Option<ClaimStore>,
@@ -197,6 +217,10 @@ impl Server {
         let provisioning = self.provisioning;
         let (working, ending) = (Arc::clone(&provisioning), last.clone());
         background.spawn(async move { working.run(ending).await });
+        if let Some(auth) = self.auth {
+            let ending = last.clone();
+            background.spawn(async move { auth.keep_realms(ending).await });
+        }
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let every = Duration::from_millis(self.config.idempotency.sweep_ms);
         let audit_days = self.config.audit_days;
@@ -214,7 +238,7 @@ impl Server {
             background.spawn(directory::serve(listener, tls, service, last.clone()));
         }
 
-        tracing::info!(address = self.listener.address()?, families = ?self.config.families, "serving");
+        tracing::info!(address = self.listener.address()?, families = ?self.config.families(), "serving");
         let times = self.config.times();
         let chain = Chain::new(keys, self.router, self.platform, self.claims, times);
         serve(self.listener, Arc::new(chain), limits, stop).await;
