@@ -66,6 +66,29 @@ impl Query {
             .ok()
     }
 
+    /// Every argument whose name begins so, in order, each read by `read` with the rest
+    /// of its name.
+    pub fn prefixed<T>(
+        &mut self,
+        prefix: &str,
+        mut read: impl FnMut(&str, &str) -> Result<T, Detail>,
+    ) -> Vec<T> {
+        let mut values = Vec::new();
+        let details = &mut self.details;
+        self.pairs
+            .retain(|(name, value)| match name.strip_prefix(prefix) {
+                None => true,
+                Some(rest) => {
+                    match read(rest, value) {
+                        Ok(value) => values.push(value),
+                        Err(detail) => details.push(detail),
+                    }
+                    false
+                }
+            });
+        values
+    }
+
     /// Ends the reading.
     ///
     /// # Errors

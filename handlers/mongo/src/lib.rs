@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "the routes come next")]
 
+mod arguments;
 mod failure;
 mod render;
 mod store;

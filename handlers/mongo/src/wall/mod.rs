@@ -30,9 +30,9 @@ use postern_contract::Detail;
 pub(crate) use filter::Filter;
 pub(crate) use path::{collection, field_path};
 pub(crate) use pipeline::Pipeline;
-pub(crate) use projection::Projection;
+pub(crate) use projection::{Projection, Sort};
 pub(crate) use update::Update;
-pub(crate) use value::{document, id, value};
+pub(crate) use value::{document, id, number, value};
 
 /// The field of every document that says whose tenant's it is.
 pub(crate) const TENANT: &str = "_tenantId";

@@ -131,20 +131,17 @@ pub(crate) fn id(text: &str) -> Bson {
     {
         return uuid.into();
     }
-    if let Ok(Value::String(text)) = serde_json::from_str(text) {
-        return Bson::String(text);
+    match serde_json::from_str(text) {
+        Ok(Value::String(text)) => Some(Bson::String(text)),
+        Ok(Value::Number(it)) => number(&it),
+        _ => None,
     }
-    match number(text) {
-        Some(number) => number,
-        None => Bson::String(text.to_owned()),
-    }
+    .unwrap_or_else(|| Bson::String(text.to_owned()))
 }
 
-/// A JSON number that loses nothing.
-pub(super) fn number(text: &str) -> Option<Bson> {
-    let Ok(Value::Number(number)) = serde_json::from_str(text) else {
-        return None;
-    };
+/// A JSON number, unless it would lose something.
+#[must_use]
+pub(crate) fn number(number: &serde_json::Number) -> Option<Bson> {
     match number.as_i64() {
         Some(whole) => Some(i32::try_from(whole).map_or(Bson::Int64(whole), Bson::Int32)),
         None if number.is_u64() => None,
