@@ -103,6 +103,7 @@ impl Stack {
             issuer_port: issuer.number(),
             mint: true,
             faults: Some(faults.clone()),
+            runner: json!({}),
         };
         change(&mut plan);
         let accounts = json!({"realm": REALM, "audience": AUDIENCE, "tokenSeconds": 3600});

@@ -95,8 +95,8 @@ pub fn rerouted(
     ensure!(found > 0, "no route was chosen");
     file["upstreams"] = Value::Array(upstreams);
     file["routes"] = Value::Array(routes);
-    let text = serde_yaml_ng::to_string(&file)?;
-    Ok((path, format!("{text}#END\n")))
+    // JSON, as APISIX reads YAML 1.1, where a bare `on` is true.
+    Ok((path, format!("{file}\n#END\n")))
 }
 
 /// The values of a header in a head, whichever way it is spelt.

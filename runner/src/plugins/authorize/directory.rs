@@ -59,6 +59,8 @@ pub(super) enum Value {
 pub(super) struct Entry {
     /// `None`: there is no such tenant or workspace.
     pub(super) value: Option<Value>,
+    /// It knows of every change up to this one.
+    revision: u64,
     /// The epoch in which it was kept; 0: none.
     epoch: u64,
     asked_at: Instant,
@@ -133,6 +135,7 @@ impl Directory {
             // What is no id names nothing; there is no need to ask.
             return Ok(Arc::new(Entry {
                 value: None,
+                revision: 0,
                 epoch: 0,
                 asked_at: Instant::now(),
             }));
@@ -218,6 +221,7 @@ impl Directory {
         link.away_until = None;
         let entry = Arc::new(Entry {
             value,
+            revision,
             epoch: self.live.load(Ordering::Acquire),
             asked_at,
         });
@@ -231,6 +235,16 @@ impl Directory {
         other.invalidate(id);
         in_it.insert(id.into(), Arc::clone(&entry));
         entry
+    }
+
+    /// Drops what is remembered of an id, unless it knows of this change already: the watch
+    /// may tell later than an answer does.
+    fn drop_older(&self, id: &str, revision: u64) {
+        for cache in [&self.known, &self.missing] {
+            if cache.get(id).is_some_and(|entry| entry.revision < revision) {
+                cache.invalidate(id);
+            }
+        }
     }
 
     /// Whether an entry may be used while the directory is away.

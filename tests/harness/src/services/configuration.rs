@@ -46,7 +46,7 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
 
 /// Writes the runner's file and the gateway's two.
 pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
-    let runner = json!({
+    let mut runner = json!({
         "admin": {"listen": addresses.runner_admin.address().to_string()},
         "plugins": {
             "jwt": {"issuers": [{
@@ -62,6 +62,7 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
             "context": {"keyFile": keys::master(&plan.data)},
         },
     });
+    merge(&mut runner, &plan.runner);
     let runner = write(&plan.run.join("postern-runner.yaml"), &runner)?;
     let mut config = read(&plan.configuration.join("config.yaml"))?;
     put(
@@ -97,6 +98,18 @@ pub(super) fn gateway(plan: &Plan, addresses: &Addresses) -> Result<Rendered> {
         config: config_path,
         routes: routes_path,
     })
+}
+
+/// Members of `more` into those of the same name, anything else in their place.
+fn merge(file: &mut Value, more: &Value) {
+    match (file.as_object_mut(), more) {
+        (Some(file), Value::Object(more)) => {
+            for (name, value) in more {
+                merge(file.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        _ => *file = more.clone(),
+    }
 }
 
 fn read(path: &Path) -> Result<Value> {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::http::Http;
 use crate::ports::Port;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub mint: bool,
     /// A folder in which a test arms fault points of the handlers.
     pub faults: Option<PathBuf>,
+    /// What the runner's file says besides, or instead: merged into it member by member.
+    pub runner: Value,
 }
 
 impl Plan {

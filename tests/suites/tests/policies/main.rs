@@ -10,4 +10,5 @@
     reason = "a panic is how a test fails"
 )]
 
+mod directory;
 mod jwt;

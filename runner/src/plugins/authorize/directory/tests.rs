@@ -256,6 +256,21 @@ async fn another_keys_change_does_not_cost_an_answer() {
     assert!(scene.directory.cached(&id).is_some());
 }
 
+/// The watch tells later than an answer: that is no reason to ask again.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_an_answer_knows_of_costs_nothing() {
+    let scene = Scene::new().await;
+    let id = tenant();
+    scene.fake.tenant_unheard(&id, State::Active);
+    scene.state(&id).await.unwrap();
+    scene.fake.tell_late(&id);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(scene.directory.cached(&id).is_some());
+    scene.fake.tenant(&id, State::Suspended);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(scene.directory.cached(&id).is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_who_ask_the_same_ask_once() {
     let scene = Scene::new().await;

@@ -67,8 +67,7 @@ impl Directory {
             Some(Kind::Heartbeat(_)) => link.is_at(revision),
             Some(Kind::TenantChanged(id) | Kind::WorkspaceChanged(id)) => {
                 link.changed(id, revision);
-                self.known.invalidate(&**id);
-                self.missing.invalidate(&**id);
+                self.drop_older(id, revision);
                 // Whoever asks from now on does not wait for an answer from before.
                 self.flights.forget(id);
                 link.follows(revision)

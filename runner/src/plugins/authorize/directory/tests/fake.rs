@@ -120,6 +120,11 @@ impl Fake {
         self.change(id, entry);
     }
 
+    /// Tells of the newest change, which was this id's.
+    pub(super) fn tell_late(&self, id: &str) {
+        self.tell(event::Kind::TenantChanged(id.to_owned()));
+    }
+
     pub(super) fn reset(&self) {
         self.entries.lock().unwrap().0 += 1;
         self.tell(event::Kind::Reset(Reset {}));
