@@ -6,6 +6,7 @@
 //! a heartbeat says that the database was asked just now, and when it cannot be
 //! asked there is silence, which tells the runners not to trust their caches.
 
+mod calls;
 mod feed;
 mod revocations;
 
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, StreamExt};
 use postern_directory::directory_server::Directory;
 use postern_directory::{
-    Event, GetRequest, GetResponse, ReportDenialsRequest, ReportDenialsResponse, Revocations,
-    RevokeRequest, RevokeResponse, Status as State, Tenant, WatchRequest, WatchRevocationsRequest,
-    Workspace, get_request, get_response,
+    Event, GetRequest, GetResponse, ReportCallsRequest, ReportCallsResponse, ReportDenialsRequest,
+    ReportDenialsResponse, Revocations, RevokeRequest, RevokeResponse, Status as State, Tenant,
+    WatchRequest, WatchRevocationsRequest, Workspace, get_request, get_response,
 };
 use sqlx::PgPool;
 use tokio::sync::broadcast::error::RecvError;
@@ -175,6 +176,14 @@ impl Directory for DirectoryService {
             .await
             .map_err(away)?;
         Ok(Response::new(ReportDenialsResponse {}))
+    }
+
+    async fn report_calls(
+        &self,
+        request: Request<ReportCallsRequest>,
+    ) -> Result<Response<ReportCallsResponse>, Status> {
+        let answer = calls::take(&self.pool, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 

@@ -126,6 +126,7 @@ impl Platform {
                 self.ledger.sweep().await?;
                 store::directory::forget(&self.pool).await?;
                 store::revocations::forget(&self.pool).await?;
+                store::calls::forget(&self.pool).await?;
                 store::outbox::forget(&self.pool).await?;
                 store::audit::forget(&self.pool, audit_days).await?;
                 self.provisioning.measure().await

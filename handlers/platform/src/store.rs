@@ -1,10 +1,11 @@
 //! The control-plane database, a module a resource.
 //!
 //! Whatever acts for a caller takes the caller's [`Scope`](postern_common::Scope)
-//! first and sees nothing beyond it. [`outbox`], [`directory`], [`realms`] and
-//! [`revocations`] serve no caller.
+//! first and sees nothing beyond it. [`calls`], [`outbox`], [`directory`], [`realms`]
+//! and [`revocations`] serve no caller.
 
 pub(crate) mod audit;
+pub(crate) mod calls;
 pub(crate) mod directory;
 pub(crate) mod outbox;
 pub(crate) mod plans;

@@ -37,6 +37,7 @@ pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
     let sections = &config.plugins;
     let limits: rate_limit::RateLimitSettings = sections.get("rate-limit")?.unwrap_or_default();
     let limiter = Arc::new(limits.limiter()?);
+    let calls = Arc::new(limits::calls::Calls::default());
     let headers = headers::Headers::new(sections.get("headers")?.unwrap_or_default())?;
     let jwt = jwt::Jwt::new(sections.get("jwt")?.unwrap_or_default())?;
     let authorize = authorize::Authorize::new(sections.get("authorize")?.unwrap_or_default())?;
@@ -47,10 +48,17 @@ pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
         .with(correlation_id::CorrelationId)
         .with(headers)
         .with(address_limit::AddressLimit::new(Arc::clone(&limiter)))
-        .with(rate_limit::RateLimit::new(Arc::clone(&limiter)))
+        .with(rate_limit::RateLimit::new(
+            Arc::clone(&limiter),
+            Arc::clone(&calls),
+        ))
         .with(idempotency)
         .with(no_route::NoRoute);
     let registry = limits::register(limiter, registry);
+    let registry = match authorize.clients() {
+        Some(client) => registry.with_task("calls", move |stop| calls.report(client, stop)),
+        None => registry,
+    };
     let registry = jwt.register(registry);
     let registry = authorize.register(registry);
     Ok(context.register(registry))

@@ -13,16 +13,18 @@ use postern_contract::{Code, Match, Profile, Route, routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::limits::calls::Calls;
 use super::limits::gcra::{LONGEST, Limit};
 use super::limits::limiter::{Limiter, Outcome};
 use super::limits::settings::OnStoreDown;
 pub use super::limits::settings::{Mode, RateLimitSettings, RedisSettings};
-use super::limits::{Items, address_key, fact, microseconds, refuse};
+use super::limits::{Items, address_key, fact, microseconds, refuse, shadowed};
 use crate::{ConfigError, Flow, Identity, Plugin, Reply, Request};
 
 /// Limits each caller.
 pub struct RateLimit {
     limiter: Arc<Limiter>,
+    calls: Arc<Calls>,
 }
 
 /// A route's limits. Routes with equal limits share the buckets.
@@ -92,6 +94,7 @@ const TENANT: &str = "tenant";
 const PLAN: &str = "plan";
 const ADDRESS: &str = "caller-address";
 const ROUTE: &str = "route";
+const CALLS: &str = "calls";
 
 /// A request with all its limits, ready to be decided.
 struct Demand {
@@ -101,8 +104,8 @@ struct Demand {
 }
 
 impl RateLimit {
-    pub(crate) fn new(limiter: Arc<Limiter>) -> Self {
-        Self { limiter }
+    pub(crate) fn new(limiter: Arc<Limiter>, calls: Arc<Calls>) -> Self {
+        Self { limiter, calls }
     }
 
     fn demand(&self, config: &RateLimitConfig, request: &Request<'_>) -> Result<Demand, Reply> {
@@ -116,11 +119,18 @@ impl RateLimit {
             let message = "rate-limit: this path is not in the routes table, so its route must name a profile";
             return Err(Reply::refuse(Code::GatewayMisconfigured, message));
         };
+        let now = microseconds(request.arrived());
+        if let Some(tenant) = tenant(request)
+            && let Err(exceeded) = self.calls.left(tenant, now)
+            && !shadowed(CALLS, config.shadow)
+        {
+            return Err(exceeded.reply(now));
+        }
         let cost = route.and_then(|route| config.costs.get(&route.id));
         Ok(Demand {
             items: self.items(config, profile, route, request),
             cost: cost.copied().unwrap_or(config.cost),
-            now: microseconds(request.arrived()),
+            now,
         })
     }
 
@@ -174,8 +184,8 @@ impl RateLimit {
     ) -> Flow {
         let decision = match outcome {
             Outcome::Decided(decision) => decision,
-            Outcome::Open => return Flow::Next,
-            Outcome::Closed if config.shadow => return Flow::Next,
+            Outcome::Open => return self.pass(request, demand),
+            Outcome::Closed if config.shadow => return self.pass(request, demand),
             Outcome::Closed => {
                 let message = "limits cannot be decided now: retry";
                 let reply = Reply::refuse(Code::BackendUnavailable, message);
@@ -183,14 +193,29 @@ impl RateLimit {
             }
         };
         let Some((item, bucket)) = decision.tightest(&demand.items, demand.cost) else {
-            return Flow::Next;
+            return self.pass(request, demand);
         };
         request.facts.rate_limit = Some(fact(item, bucket, decision.now));
         match decision.wait {
-            0 => Flow::Next,
-            wait => refuse(item.policy, item.limit.rate, wait, config.shadow),
+            0 => self.pass(request, demand),
+            wait => match refuse(item.policy, item.limit.rate, wait, config.shadow) {
+                Flow::Next => self.pass(request, demand),
+                refused => refused,
+            },
         }
     }
+
+    /// A call that has passed all limits counts for its tenant's month.
+    fn pass(&self, request: &Request<'_>, demand: &Demand) -> Flow {
+        if let Some(tenant) = tenant(request) {
+            self.calls.count(tenant, demand.now);
+        }
+        Flow::Next
+    }
+}
+
+fn tenant<'r>(request: &'r Request<'_>) -> Option<&'r str> {
+    request.facts.identity.as_ref()?.tenant.as_deref()
 }
 
 /// Whose buckets a caller's are: its tenant's.
@@ -336,7 +361,7 @@ mod tests {
 
     fn registry() -> Registry {
         let limiter = Arc::new(Limiter::local(Buckets::new(1_024)));
-        let limits = Registry::new().with(RateLimit::new(Arc::clone(&limiter)));
+        let limits = Registry::new().with(RateLimit::new(Arc::clone(&limiter), Arc::default()));
         limits.with(AddressLimit::new(limiter)).with(Who)
     }
 

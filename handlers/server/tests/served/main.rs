@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod calls;
 mod context;
 mod directory;
 mod idempotency;

@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use postern_contract::{Code, Family};
+use postern_directory::directory_client::DirectoryClient;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tonic::transport::Channel;
 
 use crate::{ConfigError, Flow, Plugin, Registry, Reply, Request};
 use denials::Denials;
@@ -115,6 +117,12 @@ impl Authorize {
             .with_task("denials", move |stop| {
                 denials::report(directory, denied, stop)
             })
+    }
+
+    /// Makes clients of the directory, for whoever has something to tell it.
+    pub(crate) fn clients(&self) -> Option<impl Fn() -> DirectoryClient<Channel> + Send + 'static> {
+        let directory = Arc::clone(self.directory.as_ref()?);
+        Some(move || directory.client())
     }
 
     /// Judges, and fetches what that takes: a tenant and a workspace at most.

@@ -10,6 +10,7 @@
 //! The arithmetic is [`gcra`]'s in all three. What Redis decided is mirrored into the
 //! buckets of this process, which go on from there when Redis is away.
 
+pub(crate) mod calls;
 pub(crate) mod carry;
 pub(crate) mod gcra;
 pub(crate) mod keys;

@@ -6,9 +6,10 @@ use std::pin::Pin;
 use anyhow::{Context as _, Result};
 use postern_directory::directory_server::{Directory, DirectoryServer};
 use postern_directory::{
-    Event, GetRequest, GetResponse, HEARTBEAT, Heartbeat, ReportDenialsRequest,
-    ReportDenialsResponse, Revocations, RevokeRequest, RevokeResponse, Status, Tenant,
-    WatchRequest, WatchRevocationsRequest, Workspace, event, get_request, get_response,
+    Event, GetRequest, GetResponse, HEARTBEAT, Heartbeat, ReportCallsRequest, ReportCallsResponse,
+    ReportDenialsRequest, ReportDenialsResponse, Revocations, RevokeRequest, RevokeResponse,
+    Status, Tenant, WatchRequest, WatchRevocationsRequest, Workspace, event, get_request,
+    get_response,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::{IntervalStream, UnixListenerStream};
@@ -78,6 +79,13 @@ impl Directory for Fixed {
         _: Request<RevokeRequest>,
     ) -> Result<Response<RevokeResponse>, tonic::Status> {
         Err(tonic::Status::unimplemented("nothing changes here"))
+    }
+
+    async fn report_calls(
+        &self,
+        _: Request<ReportCallsRequest>,
+    ) -> Result<Response<ReportCallsResponse>, tonic::Status> {
+        Ok(Response::new(ReportCallsResponse::default()))
     }
 
     async fn report_denials(

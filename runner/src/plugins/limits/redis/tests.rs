@@ -51,7 +51,11 @@ async fn the_script_decides_as_the_function_does() -> Result<()> {
     let redis = Redis::start().await?;
     let client = ::redis::Client::open(redis.url())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
-    let script = Script::new(include_str!("take.lua"));
+    // The test's clock may stand still where the server's does not: nothing is to lapse.
+    let (lapse, never) = ("math.floor(ahead[i] / 1000) + 1", "3600000");
+    let text = include_str!("take.lua");
+    assert!(text.contains(lapse));
+    let script = Script::new(&text.replace(lapse, never));
     let limit = (
         prop_oneof![1..400_u32, 1..5_000_000_u32],
         prop_oneof![1..8_u32, 1..4_000_u32],
@@ -102,11 +106,6 @@ async fn the_script_decides_as_the_function_does() -> Result<()> {
                 answer, expected,
                 "case {case}, step {step}: {buckets:?} {asks:?}"
             );
-            for name in &names {
-                // The test's clock may stand still where the server's does not.
-                let persist = ::redis::cmd("PERSIST").arg(name).clone();
-                persist.query_async::<u64>(&mut connection).await?;
-            }
         }
     }
     Ok(())

@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use postern_directory::directory_server::{Directory as Service, DirectoryServer};
 use postern_directory::{
-    Event, GetRequest, GetResponse, HEARTBEAT, Heartbeat, ReportDenialsRequest,
-    ReportDenialsResponse, Reset, Revocations, RevokeRequest, RevokeResponse, Status as State,
-    Tenant, WatchRequest, WatchRevocationsRequest, Workspace, event, get_request, get_response,
+    Event, GetRequest, GetResponse, HEARTBEAT, Heartbeat, ReportCallsRequest, ReportCallsResponse,
+    ReportDenialsRequest, ReportDenialsResponse, Reset, Revocations, RevokeRequest, RevokeResponse,
+    Status as State, Tenant, WatchRequest, WatchRevocationsRequest, Workspace, event, get_request,
+    get_response,
 };
 use tokio::io::DuplexStream;
 use tokio::sync::{broadcast, mpsc};
@@ -206,6 +207,13 @@ impl Service for Fake {
 
     async fn revoke(&self, _: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
         Err(Status::unimplemented("no test here asks"))
+    }
+
+    async fn report_calls(
+        &self,
+        _: Request<ReportCallsRequest>,
+    ) -> Result<Response<ReportCallsResponse>, Status> {
+        Ok(Response::new(ReportCallsResponse::default()))
     }
 
     async fn report_denials(
