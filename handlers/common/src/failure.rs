@@ -222,6 +222,8 @@ fn database_code(error: &sqlx::Error) -> Code {
     use sqlx::Error;
     match error {
         Error::Io(_)
+        // A connection that ends inside its handshake: sqlx takes the end for an answer.
+        | Error::Protocol(_)
         | Error::Tls(_)
         | Error::PoolTimedOut
         | Error::PoolClosed
@@ -295,9 +297,12 @@ mod tests {
 
     #[test]
     fn a_database_that_is_away_says_when_to_retry() {
-        let verdict_headers = Failure::Database(sqlx::Error::PoolTimedOut)
-            .verdict()
-            .headers;
-        assert!(verdict_headers.iter().any(|(name, _)| *name == RETRY_AFTER));
+        let cut = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".into());
+        for error in [sqlx::Error::PoolTimedOut, cut] {
+            let failure = Failure::Database(error);
+            let verdict = failure.verdict();
+            assert_eq!(verdict.code, Code::BackendUnavailable);
+            assert!(verdict.headers.iter().any(|(name, _)| *name == RETRY_AFTER));
+        }
     }
 }
