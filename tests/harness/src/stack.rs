@@ -104,6 +104,7 @@ impl Stack {
             mint: true,
             faults: Some(faults.clone()),
             runner: json!({}),
+            handlers: json!({}),
         };
         change(&mut plan);
         let accounts = json!({"realm": REALM, "audience": AUDIENCE, "tokenSeconds": 3600});

@@ -142,6 +142,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         mint: false,
         faults: None,
         runner: serde_json::json!({}),
+        handlers: serde_json::json!({}),
     };
     let mut accounts = accounts::load(&plan.accounts())?;
     let services = Services::start(plan, &mut |name, id, took| {

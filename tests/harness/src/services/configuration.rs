@@ -41,6 +41,7 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
     if let (Some(folder), Some(file)) = (&plan.faults, file.as_object_mut()) {
         file.insert("faults".to_owned(), json!(folder));
     }
+    merge(&mut file, &plan.handlers);
     write(&plan.run.join("postern-handlers.yaml"), &file)
 }
 

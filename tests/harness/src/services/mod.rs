@@ -74,6 +74,8 @@ pub struct Plan {
     pub faults: Option<PathBuf>,
     /// What the runner's file says besides, or instead: merged into it member by member.
     pub runner: Value,
+    /// The same of the handlers' file.
+    pub handlers: Value,
 }
 
 impl Plan {
