@@ -1,10 +1,11 @@
-//! Metrics and health over HTTP, for this machine alone.
+//! Metrics, health and an operator's commands over HTTP, for this machine alone.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | Prometheus' text form |
 //! | `/healthz` | 200: the process runs |
 //! | `/readyz` | 200, or 503 with what is not ready and why |
+//! | `POST` to a command's path | what came of it ([`Registry::with_command`](crate::Registry::with_command)) |
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -29,6 +30,8 @@ use crate::rpc::calls::Service;
 const CONNECTIONS: usize = 16;
 /// A connection's whole life.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of a command's body.
+const MAX_BODY: usize = 16 << 10;
 
 /// Answers from here on, if an address is configured.
 pub(crate) async fn start(config: &AdminConfig, service: Arc<Service>) -> anyhow::Result<()> {
@@ -93,8 +96,8 @@ async fn accept(service: Arc<Service>, listener: Listener) {
         let service = Arc::clone(&service);
         tokio::spawn(async move {
             let answer = service_fn(move |request| {
-                let response = answer(&service, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let service = Arc::clone(&service);
+                async move { Ok::<_, Infallible>(answer(&service, request).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), answer);
@@ -104,7 +107,7 @@ async fn accept(service: Arc<Service>, listener: Listener) {
     }
 }
 
-fn answer(service: &Service, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(service: &Service, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, crate::metrics::render()),
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".into()),
@@ -113,7 +116,8 @@ fn answer(service: &Service, request: &Request<Incoming>) -> Response<Full<Bytes
             StatusCode::NOT_FOUND,
             "there are /metrics, /healthz and /readyz\n".into(),
         ),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into()),
+        (&Method::POST, _) => command(service, request).await,
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET and POST only\n".into()),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -122,6 +126,34 @@ fn answer(service: &Service, request: &Request<Incoming>) -> Response<Full<Bytes
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, text);
     response
+}
+
+async fn command(service: &Service, request: Request<Incoming>) -> (StatusCode, String) {
+    let registry = service.configurations.registry();
+    let path = request.uri().path().to_owned();
+    if !registry.commands().any(|known| known == path) {
+        let known: Vec<_> = registry.commands().collect();
+        let told = format!("commands: {}\n", known.join(", "));
+        return (StatusCode::NOT_FOUND, told);
+    }
+    // A page in a browser can send a form to this machine, but not this type.
+    let json = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/json");
+    if !request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(json)
+    {
+        let told = "send application/json\n".into();
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, told);
+    }
+    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    match registry.command(&path, body) {
+        Some(done) => done.await,
+        None => (StatusCode::NOT_FOUND, "no such command\n".into()),
+    }
 }
 
 fn ready(service: &Service) -> (StatusCode, String) {

@@ -57,6 +57,9 @@ pub struct Identity {
     pub session: Option<String>,
     /// The client that got the token (`azp`).
     pub client: Option<String>,
+    /// The slug of the tenant whose own issuer made the token; `None` of a common
+    /// issuer. The token is good for no other tenant.
+    pub tenant_slug: Option<String>,
 }
 
 /// The headers that tell a client about a limit.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,7 +40,13 @@ pub struct Registry {
     tasks: Mutex<Vec<Task>>,
     ready: Vec<(&'static str, Ready)>,
     legacies: Legacies,
+    commands: BTreeMap<&'static str, Command>,
 }
+
+/// What the admin endpoint answers to a command: a status and a line of text.
+pub type Answer = (StatusCode, String);
+
+type Command = Box<dyn Fn(Bytes) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// Says what something still waits for.
 type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -92,6 +99,30 @@ impl Registry {
     ) -> Self {
         self.ready.push((name, Box::new(ready)));
         self
+    }
+
+    /// Something an operator can have done: a `POST` to this path of the admin endpoint,
+    /// with a body of at most 16 KiB. Each worker is told by itself.
+    #[must_use]
+    pub fn with_command<F, Fut>(mut self, path: &'static str, command: F) -> Self
+    where
+        F: Fn(Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Answer> + Send + 'static,
+    {
+        let command =
+            Box::new(move |body| -> BoxFuture<'static, Answer> { Box::pin(command(body)) });
+        self.commands.insert(path, command);
+        self
+    }
+
+    /// The paths of commands.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &'static str> {
+        self.commands.keys().copied()
+    }
+
+    /// Has a command done; `None` if there is none of this path.
+    pub(crate) fn command(&self, path: &str, body: Bytes) -> Option<BoxFuture<'static, Answer>> {
+        Some(self.commands.get(path)?(body))
     }
 
     /// Something that outlives the worker (SIGHUP): `leave` is asked for it just before a

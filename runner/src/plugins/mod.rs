@@ -39,8 +39,9 @@ pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
     let limiter = Arc::new(limits.limiter()?);
     let calls = Arc::new(limits::calls::Calls::default());
     let headers = headers::Headers::new(sections.get("headers")?.unwrap_or_default())?;
-    let jwt = jwt::Jwt::new(sections.get("jwt")?.unwrap_or_default())?;
     let authorize = authorize::Authorize::new(sections.get("authorize")?.unwrap_or_default())?;
+    let jwt = jwt::Jwt::new(sections.get("jwt")?.unwrap_or_default())?;
+    let jwt = jwt.told_by(authorize.directory());
     let idempotency = idempotency::Idempotency::new(sections.get("idempotency")?)?;
     let context = context::Context::new(sections.get("context")?)?;
 

@@ -35,7 +35,7 @@ use tokio::sync::watch::Sender;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
-pub(super) use address::Address;
+pub(in crate::plugins) use address::Address;
 use flights::Flights;
 use link::Link;
 
@@ -103,6 +103,10 @@ impl Directory {
             live: AtomicU64::new(0),
             link: Mutex::default(),
         }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn client(&self) -> DirectoryClient<Channel> {

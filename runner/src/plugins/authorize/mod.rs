@@ -25,7 +25,8 @@ use tonic::transport::Channel;
 
 use crate::{ConfigError, Flow, Plugin, Registry, Reply, Request};
 use denials::Denials;
-use directory::{Address, Directory};
+pub(in crate::plugins) use directory::Address;
+use directory::Directory;
 use policy::{Answers, Halt};
 
 /// Judges scope, roles, tenant, workspace, capability.
@@ -100,6 +101,11 @@ impl Authorize {
             directory,
             denials: Denials::default(),
         })
+    }
+
+    /// Where the directory is, for others who ask it.
+    pub(in crate::plugins) fn directory(&self) -> Option<Address> {
+        Some(self.directory.as_ref()?.address().clone())
     }
 
     /// Registers the plugin, the watch and the reports, and what readiness waits for.

@@ -198,7 +198,14 @@ impl Asked<'_, '_> {
         id: &str,
     ) -> Result<Granted, Halt> {
         let entry = answers.look(directory, id)?;
-        let tenant = entry.tenant().ok_or_else(|| self.no_tenant(id))?;
+        let issuer_is_its_own = |tenant: &&Tenant| {
+            let slug = self.who.tenant_slug.as_ref();
+            slug.is_none_or(|slug| *slug == tenant.slug)
+        };
+        let tenant = entry
+            .tenant()
+            .filter(issuer_is_its_own)
+            .ok_or_else(|| self.no_tenant(id))?;
         let state = match tenant.status() {
             Status::Suspended => Some("suspended"),
             Status::Deactivated => Some("deactivated"),

@@ -38,6 +38,7 @@ impl Plugin for Caller {
             expires_at: i64::MAX,
             session: None,
             client: None,
+            tenant_slug: None,
         }));
         Flow::Next
     }

@@ -6,22 +6,28 @@ use std::sync::Arc;
 use ahash::{AHasher, RandomState};
 use moka::sync::Cache;
 
+use super::introspection::Standing;
+use super::issuer::Issuer;
+use super::keys::Key;
+use super::revocations::Marks;
 use crate::Identity;
 
-/// What stays true of a verified token for as long as its issuer's keys do.
-#[derive(Debug)]
+/// What stays true of a verified token for as long as its key is accepted.
 pub(super) struct Verified {
     pub(super) identity: Arc<Identity>,
-    /// Its issuer's position among the trusted ones.
-    pub(super) issuer: usize,
-    /// The key set it was verified with.
-    pub(super) generation: u64,
+    pub(super) issuer: Arc<Issuer>,
+    /// The key that it was verified with.
+    pub(super) key: Arc<Key>,
     /// `aud`, all of it: routes may ask for different ones.
     pub(super) audiences: Vec<String>,
-    /// `nbf`, seconds since 1970; 0: none.
+    /// `nbf` or `iat`, whichever is later, seconds since 1970; 0: none.
     pub(super) not_before: u64,
     /// `exp`, seconds since 1970.
     pub(super) expires_at: u64,
+    /// By what it can be revoked.
+    pub(super) marks: Marks,
+    /// What its issuer said when it was asked.
+    pub(super) standing: Standing,
 }
 
 /// The verified tokens of this process, by their bytes: a hit is equal to what was
@@ -75,8 +81,12 @@ impl Tokens {
         self.0.get(token)
     }
 
-    pub(super) fn insert(&self, token: &[u8], verified: Verified) {
-        self.0.insert(token.into(), Arc::new(verified));
+    pub(super) fn insert(&self, token: &[u8], verified: Arc<Verified>) {
+        self.0.insert(token.into(), verified);
+    }
+
+    pub(super) fn remove(&self, token: &[u8]) {
+        self.0.invalidate(token);
     }
 }
 
@@ -85,26 +95,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_found_by_all_of_its_bytes() {
-        let verified = || Verified {
-            identity: Arc::default(),
-            issuer: 0,
-            generation: 1,
-            audiences: Vec::new(),
-            not_before: 0,
-            expires_at: 1,
-        };
+    fn the_end_of_a_token_finds_it_and_all_of_it_must_be_equal() {
         let signature = "s".repeat(END);
         let token = |claims: &str| format!("h.{claims}.{signature}").into_bytes();
-        let tokens = Tokens::new(10);
-        tokens.insert(&token("mine"), verified());
-        tokens.insert(b"short", verified());
-        assert!(tokens.get(&token("mine")).is_some());
-        assert!(
-            tokens.get(&token("another's")).is_none(),
+        let hashes = ByTheEnd::default();
+        assert_eq!(
+            hashes.hash_one(&*token("mine")),
+            hashes.hash_one(&*token("hers"))
+        );
+        assert_ne!(
+            hashes.hash_one(&b"short"[..]),
+            hashes.hash_one(&b"other"[..])
+        );
+        let cache: Cache<Box<[u8]>, u8, ByTheEnd> =
+            Cache::builder().max_capacity(10).build_with_hasher(hashes);
+        cache.insert(token("mine").into(), 1);
+        cache.insert(b"short"[..].into(), 2);
+        assert_eq!(cache.get(&*token("mine")), Some(1));
+        assert_eq!(
+            cache.get(&*token("hers")),
+            None,
             "the same signature says nothing"
         );
-        assert!(tokens.get(b"short").is_some());
-        assert!(tokens.get(b"other").is_none());
+        assert_eq!(cache.get(&b"short"[..]), Some(2));
+        assert_eq!(cache.get(&b"other"[..]), None);
     }
 }

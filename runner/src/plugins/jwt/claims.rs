@@ -1,4 +1,7 @@
 //! A token's claims: what is read before its signature is checked, and who it names after.
+//!
+//! Of the header, `alg`, `kid`, `typ` and `crit` are read and nothing else: keys that a
+//! token brings or points to (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
 
 use jsonwebtoken::{Header, dangerous, decode_header};
 use serde::Deserialize;
@@ -17,6 +20,12 @@ pub(super) struct Unverified {
     pub(super) issuer: String,
 }
 
+/// A longer name is no key's.
+const MAX_KID: usize = 256;
+/// What Keycloak says of an access token in the claim `typ`; other values are of ID,
+/// refresh and logout tokens, and of those that are bound to a key.
+const ACCESS: &str = "Bearer";
+
 /// Reads header and issuer of a token that nobody vouches for yet.
 pub(super) fn peek(token: &[u8]) -> Result<Unverified, Refusal> {
     #[derive(Deserialize)]
@@ -34,13 +43,45 @@ pub(super) fn peek(token: &[u8]) -> Result<Unverified, Refusal> {
             "it has critical extensions (crit), and none is known here",
         ));
     }
+    if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
+        return Err(Refusal::Malformed("its kid is longer than 256 bytes"));
+    }
     let claims = dangerous::insecure_decode_claims::<Issuer>(token);
     let issuer = claims.map_err(|_| Refusal::Claim("iss".into()))?.iss;
     Ok(Unverified { header, issuer })
 }
 
-/// Who a verified token names.
-pub(super) fn identity(claims: &Claims, names: &ClaimNames) -> Result<Identity, Refusal> {
+/// Whether the header's `typ` is one of these.
+pub(super) fn is_of_type(header: &Header, types: &[String]) -> bool {
+    let Some(typ) = &header.typ else { return true };
+    let plain = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        text.strip_prefix("application/")
+            .map_or(text.clone(), str::to_owned)
+    };
+    let typ = plain(typ);
+    types.iter().any(|allowed| plain(allowed) == typ)
+}
+
+/// Whether it may be used as a bearer token at all: an access token that is not bound
+/// to a key (`cnf`), which nobody here could check.
+pub(super) fn is_bearer(claims: &Claims) -> Result<(), Refusal> {
+    match text(claims, "typ")?.as_deref() {
+        None | Some(ACCESS) => {}
+        Some(_) => return Err(Refusal::Claim("typ".into())),
+    }
+    match claims.get("cnf") {
+        None | Some(Value::Null) => Ok(()),
+        Some(_) => Err(Refusal::Bound),
+    }
+}
+
+/// Who a verified token names; `slug` of the issuer, if it is a tenant's own.
+pub(super) fn identity(
+    claims: &Claims,
+    names: &ClaimNames,
+    slug: Option<&str>,
+) -> Result<Identity, Refusal> {
     let identity = Identity {
         issuer: required(claims, "iss")?,
         subject: required(claims, "sub")?,
@@ -52,8 +93,9 @@ pub(super) fn identity(claims: &Claims, names: &ClaimNames) -> Result<Identity, 
         expires_at: i64::try_from(seconds(claims, "exp")?).unwrap_or(i64::MAX),
         session: text(claims, &names.session)?,
         client: text(claims, &names.client)?,
+        tenant_slug: slug.map(str::to_owned),
     };
-    if identity.workspace.is_some() && identity.tenant.is_none() {
+    if (identity.workspace.is_some() || slug.is_some()) && identity.tenant.is_none() {
         // Without its tenant it would count as the platform's own.
         return Err(Refusal::Claim(names.tenant.clone()));
     }
@@ -101,7 +143,7 @@ fn required(claims: &Claims, name: &str) -> Result<String, Refusal> {
 
 /// A claim that is there must be a text that can stand in a header and in a log. An
 /// empty one is refused: it must not pass for an absent one.
-fn text(claims: &Claims, name: &str) -> Result<Option<String>, Refusal> {
+pub(super) fn text(claims: &Claims, name: &str) -> Result<Option<String>, Refusal> {
     match find(claims, name) {
         None => Ok(None),
         Some(Value::String(text)) if is_plain(text) => Ok(Some(text.clone())),

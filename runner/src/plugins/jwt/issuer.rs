@@ -1,38 +1,76 @@
-//! One trusted issuer: its settings, the last good key set, and the wish for a newer one.
+//! One trusted issuer: its settings, its keys, and the wish for newer ones.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, Header};
+use moka::sync::Cache;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::cache::Verified;
-use super::claims::{self, Claims};
-use super::keys::{KeySet, Rules};
+use super::keyring::Keyring;
+use super::keys::{Key, KeySet, Rules, Unfit};
 use super::refusal::Refusal;
 use super::settings::{FetchSettings, IssuerSettings};
+use super::template::{SLUG, Template};
+
+/// Names of unknown keys that are remembered; beyond it the oldest is asked for again.
+const MAX_UNKNOWN: u64 = 1_000;
 
 /// One trusted issuer.
 pub(super) struct Issuer {
-    settings: IssuerSettings,
+    name: String,
+    /// Of the template that stands for it.
+    slug: Option<String>,
+    pub(super) settings: Arc<IssuerSettings>,
     algorithms: Vec<Algorithm>,
     leeway: u64,
     pub(super) fetch: FetchSettings,
+    ring: Mutex<Keyring>,
+    /// What the ring holds, for requests.
     keys: ArcSwap<KeySet>,
+    /// Names that a fetch did not bring a short while ago.
+    unknown: Cache<String, ()>,
     /// Wakes the task that fetches.
     wanted: Notify,
-    /// Whether a fetch runs that a request may wait for.
-    running: AtomicBool,
-    /// Fetches that ended, well or not.
-    ended: watch::Sender<u64>,
-    last_end: Mutex<Option<Instant>>,
+    /// Fetches that have begun.
+    begun: AtomicU64,
+    /// The last that ended.
+    ended: watch::Sender<Ended>,
+    /// It is not needed any more.
+    retired: CancellationToken,
+}
+
+/// A fetch that is over.
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    number: u64,
+    how: Outcome,
+}
+
+/// What came of a fetch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Keys,
+    #[default]
+    Failure,
+    /// There is no such issuer.
+    NoIssuer,
 }
 
 impl Issuer {
-    pub(super) fn new(settings: IssuerSettings, leeway: u64, fetch: FetchSettings) -> Self {
+    /// The issuer that the settings name; for a template, the one with this slug.
+    pub(super) fn new(
+        settings: Arc<IssuerSettings>,
+        slug: Option<&str>,
+        leeway: u64,
+        fetch: FetchSettings,
+    ) -> Self {
         Self {
+            name: expand(&settings.issuer, slug),
+            slug: slug.map(str::to_owned),
             algorithms: settings
                 .algorithms
                 .iter()
@@ -41,85 +79,142 @@ impl Issuer {
             settings,
             leeway,
             fetch,
+            ring: Mutex::default(),
             keys: ArcSwap::default(),
+            unknown: Cache::builder()
+                .max_capacity(MAX_UNKNOWN)
+                .time_to_live(fetch.unknown_kid())
+                .build(),
             wanted: Notify::new(),
-            // The first fetch begins with the process.
-            running: AtomicBool::new(true),
-            ended: watch::Sender::new(0),
-            last_end: Mutex::new(None),
+            begun: AtomicU64::new(0),
+            ended: watch::Sender::default(),
+            retired: CancellationToken::new(),
         }
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.settings.issuer
+        &self.name
     }
 
-    pub(super) fn audiences(&self) -> &[String] {
-        &self.settings.audiences
+    pub(super) fn slug(&self) -> Option<&str> {
+        self.slug.as_deref()
     }
 
-    pub(super) fn jwks_uri(&self) -> Option<&str> {
-        self.settings.jwks_uri.as_deref()
-    }
-
-    pub(super) fn keys(&self) -> Arc<KeySet> {
-        self.keys.load_full()
+    /// One of its configured addresses.
+    pub(super) fn address(&self, uri: &str) -> String {
+        expand(uri, self.slug())
     }
 
     pub(super) fn has_keys(&self) -> bool {
         !self.keys.load().is_empty()
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.keys.load().generation()
+    /// The key that a token names. One that is not known is waited for, but no longer
+    /// than `fetch.waitMs`: until a fetch is over that began after this was asked, so
+    /// what the issuer published before it signed the token is then known. One fetch
+    /// serves all who wait; there is at most one per `fetch.unknownKeyMs`, and a name
+    /// that it did not bring is not asked for again for `fetch.unknownKeySeconds`.
+    pub(super) async fn key(&self, header: &Header) -> Result<Arc<Key>, Refusal> {
+        match self.known(header) {
+            Err(Unfit::Unknown) => {}
+            known => return Ok(known?),
+        }
+        if header
+            .kid
+            .as_ref()
+            .is_some_and(|kid| self.unknown.contains_key(kid))
+        {
+            return Err(Refusal::UnknownKey);
+        }
+        let mut ended = self.ended.subscribe();
+        let enough = self.begun.load(Ordering::Acquire) + 1;
+        self.wanted.notify_one();
+        let waiting = async {
+            loop {
+                let last = *ended.borrow_and_update();
+                match self.known(header) {
+                    Err(Unfit::Unknown) if last.number >= enough => {
+                        return Err(self.still_unknown(header, last.how));
+                    }
+                    Err(Unfit::Unknown) => {}
+                    known => return Ok(known?),
+                }
+                if ended.changed().await.is_err() {
+                    return Err(Refusal::NoKeys);
+                }
+            }
+        };
+        // Beyond the wait nobody knows whether the token is good.
+        timeout(self.fetch.wait(), waiting)
+            .await
+            .unwrap_or(Err(Refusal::NoKeys))
     }
 
-    /// Takes a fetched key set into use. What was there before is dropped: a key that the
-    /// issuer no longer publishes verifies nothing more.
-    pub(super) fn replace_keys(&self, json: &[u8]) -> Result<(), String> {
+    fn known(&self, header: &Header) -> Result<Arc<Key>, Unfit> {
+        self.keys.load().find(header).map(Arc::clone)
+    }
+
+    fn still_unknown(&self, header: &Header, how: Outcome) -> Refusal {
+        match (how, &header.kid) {
+            _ if self.is_nobody() => return Refusal::UntrustedIssuer,
+            (Outcome::Failure | Outcome::NoIssuer, _) => return Refusal::NoKeys,
+            (Outcome::Keys, Some(kid)) => self.unknown.insert(kid.clone(), ()),
+            (Outcome::Keys, None) => {}
+        }
+        Refusal::UnknownKey
+    }
+
+    /// What the issuer sent, as a key set.
+    pub(super) fn read(&self, json: &[u8]) -> Result<KeySet, String> {
         let rules = Rules {
             issuer: self.name(),
             algorithms: &self.algorithms,
             leeway: self.leeway,
         };
-        let new = KeySet::read(json, &rules)?;
-        let before = self.keys();
-        self.keys.store(Arc::new(new.after(&before)));
-        Ok(())
+        KeySet::read(json, &rules)
     }
 
-    /// What a verified token of this issuer says.
-    pub(super) fn read(
-        &self,
-        position: usize,
-        generation: u64,
-        claims: &Claims,
-    ) -> Result<Verified, Refusal> {
-        Ok(Verified {
-            identity: Arc::new(claims::identity(claims, &self.settings.claims)?),
-            issuer: position,
-            generation,
-            audiences: claims::audiences(claims)?,
-            not_before: claims::seconds(claims, "nbf")?,
-            expires_at: claims::seconds(claims, "exp")?,
-        })
-    }
-
-    /// Has the keys fetched once for all who ask at the same time, and waits for it, but
-    /// no longer than `fetch.wait_ms`. Shortly after a fetch nothing happens, so that
-    /// invented key names cost the issuer at most one fetch per `fetch.unknown_key_ms`.
-    pub(super) async fn await_newer_keys(&self) {
-        let mut ended = self.ended.subscribe();
-        if !self.running.load(Ordering::Acquire) {
-            let last = *self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|end| end.elapsed() < self.fetch.unknown_key()) {
-                return;
+    /// Takes a fetched key set into use.
+    pub(super) fn take(&self, new: KeySet) {
+        let (grace, keep) = (self.fetch.grace(), self.fetch.keep());
+        self.change(|ring| {
+            // Nobody would end the keys of an issuer that is forgotten.
+            if !self.retired.is_cancelled() {
+                ring.replace(new, Instant::now(), grace, keep);
             }
-            self.running.store(true, Ordering::Release);
-            self.wanted.notify_one();
+        });
+    }
+
+    /// Changes the ring, and what requests see of it.
+    fn change(&self, change: impl FnOnce(&mut Keyring)) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut ring);
+        self.keys.store(Arc::new(ring.set()));
+    }
+
+    fn next_end(&self) -> Option<Instant> {
+        self.ring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next_end()
+    }
+
+    /// Does the work, and ends keys whose time comes meanwhile.
+    pub(super) async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let next = self.next_end();
+            let ends = async {
+                match next {
+                    Some(next) => sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                done = &mut work => return done,
+                () = ends => self.change(|ring| ring.end(Instant::now())),
+            }
         }
-        // Beyond the wait the request is answered with what is known.
-        let _ = timeout(self.fetch.wait(), ended.changed()).await;
     }
 
     /// Until somebody wants newer keys.
@@ -127,13 +222,43 @@ impl Issuer {
         self.wanted.notified().await;
     }
 
-    pub(super) fn fetch_begins(&self) {
-        self.running.store(true, Ordering::Release);
+    /// The number of a fetch that begins.
+    pub(super) fn fetch_begins(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    pub(super) fn fetch_ended(&self) {
-        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.running.store(false, Ordering::Release);
-        self.ended.send_modify(|count| *count += 1);
+    pub(super) fn fetch_ended(&self, number: u64, how: Outcome) {
+        self.ended.send_replace(Ended { number, how });
+    }
+
+    /// Whether it is of a template and a fetch found that there is no such issuer. One
+    /// that is named or had keys is taken to be away for a while.
+    pub(super) fn is_nobody(&self) -> bool {
+        self.slug.is_some() && !self.has_keys() && self.ended.borrow().how == Outcome::NoIssuer
+    }
+
+    /// It is forgotten: its keys verify nothing more, and are not fetched any more.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+        self.change(Keyring::clear);
+    }
+
+    pub(super) fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+}
+
+/// A text of the settings with its slug.
+fn expand(text: &str, slug: Option<&str>) -> String {
+    let template = slug.and_then(|slug| Some((Template::parse(text)?, slug)));
+    match template {
+        Some((template, slug)) => template.with(slug),
+        None => {
+            debug_assert!(
+                slug.is_none() || !text.contains(SLUG),
+                "checked at the start"
+            );
+            text.to_owned()
+        }
     }
 }

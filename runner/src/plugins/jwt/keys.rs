@@ -1,6 +1,8 @@
 //! An issuer's key set (RFC 7517): which keys may verify what, and with what.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
@@ -12,22 +14,26 @@ use super::claims::Claims;
 use super::refusal::Refusal;
 
 /// Keys beyond this many are not looked at.
-const MAX_KEYS: usize = 100;
+pub(super) const MAX_KEYS: usize = 100;
 
-/// The keys of one issuer, as of one fetch.
+/// The keys of one issuer at one time.
 #[derive(Default)]
 pub(super) struct KeySet {
-    keys: Vec<Key>,
-    /// What the issuer sent of each, to tell a new set from the same.
-    sent: Vec<Value>,
-    generation: u64,
+    pub(super) keys: Vec<Arc<Key>>,
+    /// Names of keys that are published and verify nothing here: for encryption, of
+    /// another kind. To ask the issuer about them again would bring nothing.
+    pub(super) unusable: HashSet<String>,
 }
 
+/// One public key.
 pub(super) struct Key {
     kid: Option<String>,
+    /// What the issuer sent, to tell a new key from the same.
+    sent: Value,
     decoding: DecodingKey,
     /// Of one family, the key's own: the library refuses mixed ones.
     validation: Validation,
+    accepted: AtomicBool,
 }
 
 /// Why a set has no key for a token.
@@ -54,31 +60,21 @@ impl KeySet {
         struct Set {
             keys: Vec<Value>,
         }
-        let Set { keys: mut sent } =
+        let Set { keys: sent } =
             serde_json::from_slice(json).map_err(|error| format!("no key set: {error}"))?;
-        sent.truncate(MAX_KEYS);
-        let keys: Vec<_> = sent
-            .iter()
-            .filter_map(|jwk| Key::read(jwk, rules))
-            .collect();
-        if keys.is_empty() {
+        let mut set = Self::default();
+        for jwk in sent.into_iter().take(MAX_KEYS) {
+            let kid = jwk.get("kid").and_then(Value::as_str).map(str::to_owned);
+            match (Key::read(jwk, rules), kid) {
+                (Some(key), _) => set.keys.push(Arc::new(key)),
+                (None, Some(kid)) => drop(set.unusable.insert(kid)),
+                (None, None) => {}
+            }
+        }
+        if set.keys.is_empty() {
             return Err("a key set without a key that can verify tokens".into());
         }
-        Ok(Self {
-            keys,
-            sent,
-            generation: 0,
-        })
-    }
-
-    /// This set in the place of another: of the same generation if nothing changed.
-    pub(super) fn after(mut self, before: &Self) -> Self {
-        self.generation = before.generation + u64::from(self.sent != before.sent);
-        self
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
+        Ok(set)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -86,8 +82,8 @@ impl KeySet {
     }
 
     /// The key that a token's header names.
-    pub(super) fn find(&self, header: &Header) -> Result<&Key, Unfit> {
-        let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
+    pub(super) fn find(&self, header: &Header) -> Result<&Arc<Key>, Unfit> {
+        let fits = |key: &&Arc<Key>| key.validation.algorithms.contains(&header.alg);
         let Some(kid) = &header.kid else {
             // A set of one needs no names.
             let mut fitting = self.keys.iter().filter(fits);
@@ -103,32 +99,16 @@ impl KeySet {
             .filter(|key| key.kid.as_ref() == Some(kid))
             .peekable();
         match named.peek() {
-            None => Err(Unfit::Unknown),
             Some(_) => named.find(fits).ok_or(Unfit::Refused),
-        }
-    }
-
-    /// The claims of a token whose signature and times are right.
-    pub(super) fn verify(&self, key: &Key, token: &[u8]) -> Result<Claims, Refusal> {
-        match decode::<Claims>(token, &key.decoding, &key.validation) {
-            Ok(token) => Ok(token.claims),
-            Err(error) => Err(match error.kind() {
-                ErrorKind::ExpiredSignature => Refusal::Expired,
-                ErrorKind::ImmatureSignature => Refusal::NotYet,
-                ErrorKind::InvalidSignature => Refusal::Signature,
-                ErrorKind::InvalidIssuer => Refusal::UntrustedIssuer,
-                ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
-                    Refusal::Claim(name.clone())
-                }
-                _ => Refusal::Malformed("it cannot be read"),
-            }),
+            None if self.unusable.contains(kid) => Err(Unfit::Refused),
+            None => Err(Unfit::Unknown),
         }
     }
 }
 
 impl Key {
-    fn read(jwk: &Value, rules: &Rules<'_>) -> Option<Self> {
-        let jwk: Jwk = serde::Deserialize::deserialize(jwk).ok()?;
+    fn read(sent: Value, rules: &Rules<'_>) -> Option<Self> {
+        let jwk: Jwk = Deserialize::deserialize(&sent).ok()?;
         let signs = jwk
             .common
             .public_key_use
@@ -169,8 +149,46 @@ impl Key {
         Some(Self {
             decoding: DecodingKey::from_jwk(&jwk).ok()?,
             kid: jwk.common.key_id,
+            sent,
             validation,
+            accepted: AtomicBool::new(true),
         })
+    }
+
+    /// Whether two are the same, as the issuer sent them.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.sent == other.sent
+    }
+
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether what it verified still counts. Read by every request.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Acquire)
+    }
+
+    /// From now on it verifies nothing, nor counts what it verified.
+    pub(super) fn retire(&self) {
+        self.accepted.store(false, Ordering::Release);
+    }
+
+    /// The claims of a token whose signature and times are right.
+    pub(super) fn verify(&self, token: &[u8]) -> Result<Claims, Refusal> {
+        match decode::<Claims>(token, &self.decoding, &self.validation) {
+            Ok(token) => Ok(token.claims),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::ExpiredSignature => Refusal::Expired,
+                ErrorKind::ImmatureSignature => Refusal::NotYet,
+                ErrorKind::InvalidSignature => Refusal::Signature,
+                ErrorKind::InvalidIssuer => Refusal::UntrustedIssuer,
+                ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
+                    Refusal::Claim(name.clone())
+                }
+                _ => Refusal::Malformed("it cannot be read"),
+            }),
+        }
     }
 }
 

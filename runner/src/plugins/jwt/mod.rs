@@ -1,53 +1,82 @@
 //! `jwt`: who asks, by a bearer token of a trusted issuer.
 //!
 //! ```text
-//! Authorization ─ token ─ cache ──────────────────────────── Identity
-//!                           └ iss → issuer ─ kid → key ─ signature, times ┘
-//!                                     └ keys: fetched beside the requests
+//! Authorization ─ token ─ cache ───────────────────────────────── fits ─ Identity
+//!                           └ iss → issuer ─ kid → key ─ signature ┘
+//!                               └ trust       └ keys: fetched beside the requests
 //! ```
 //!
-//! A verified token is remembered for as long as it is valid and its issuer's key set
-//! stays the same, so a signature is checked once a token. Key sets are fetched in the
-//! background ([`fetch`]); a request waits for one, and then a bounded time, only if no
-//! key that is known could answer it.
+//! A verified token is remembered for as long as it is valid and its key is accepted, so
+//! a signature is checked once a token. What may change meanwhile is asked of every
+//! request, and costs some comparisons: the time, what the route wants, whether it was
+//! revoked.
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`bearer`], [`claims`], [`refusal`] | what is read of a request and a token, what is answered |
+//! | [`trust`], [`template`] | which issuers there are |
+//! | [`issuer`], [`keyring`], [`keys`] | an issuer's keys, over time, one by one |
+//! | [`fetch`] | how they come |
+//! | [`cache`] | tokens that were verified |
+//! | [`revocations`], [`follow`], [`operator`] | tokens that were revoked, who says so |
+//! | [`introspection`] | tokens that an issuer has to confirm |
 
 mod bearer;
 mod cache;
 mod claims;
 mod fetch;
+mod follow;
+mod introspection;
 mod issuer;
+mod keyring;
 mod keys;
+mod operator;
 mod refusal;
+mod revocations;
 mod settings;
+mod template;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_contract::Match;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::plugins::authorize::Address;
 use crate::{ConfigError, Flow, Identity, Plugin, Registry, Request};
 use cache::{Tokens, Verified};
-use issuer::Issuer;
-use keys::Unfit;
+use introspection::{Introspection, Standing};
 use refusal::Refusal;
-pub use settings::{ClaimNames, IssuerSettings, JwtSettings, SignatureAlgorithm};
+use revocations::Revocations;
+pub use settings::{
+    ClaimNames, FetchSettings, IntrospectionSettings, IssuerSettings, JwtSettings,
+    RevocationSettings, SignatureAlgorithm,
+};
+use trust::Trust;
 
 /// Verifies bearer tokens.
 pub struct Jwt {
-    issuers: Vec<Arc<Issuer>>,
+    trust: Trust,
     tokens: Tokens,
+    revocations: Arc<Revocations>,
+    /// Who tells of revoked tokens.
+    directory: Option<Address>,
+    max_staleness: Duration,
+    introspection: Introspection,
     leeway: u64,
+    wait: Duration,
 }
 
 /// What a route asks of tokens beyond the runner's configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JwtConfig {
-    /// Only tokens of these issuers (`iss`); by default of all that the runner trusts.
+    /// Only tokens of these issuers, named as in the runner's configuration; by default
+    /// of all that the runner trusts.
     issuers: Option<Vec<String>>,
     /// `aud` must hold one of these, instead of those that the issuer's settings name.
     audiences: Option<Vec<String>>,
@@ -60,82 +89,110 @@ impl Jwt {
     /// What is wrong with the settings and where.
     pub fn new(settings: JwtSettings) -> anyhow::Result<Self> {
         settings.check()?;
-        let JwtSettings {
-            issuers,
-            leeway_seconds: leeway,
-            cached_tokens,
-            fetch,
-        } = settings;
-        let issuers = issuers
-            .into_iter()
-            .map(|issuer| Arc::new(Issuer::new(issuer, leeway, fetch)));
+        let trust = Trust::new(&settings);
         Ok(Self {
-            issuers: issuers.collect(),
-            tokens: Tokens::new(cached_tokens),
-            leeway,
+            introspection: Introspection::new(&settings, trust.http.clone())?,
+            trust,
+            tokens: Tokens::new(settings.cached_tokens),
+            revocations: Arc::new(Revocations::new(false)),
+            directory: None,
+            max_staleness: Duration::from_secs(settings.revocations.max_staleness_seconds),
+            leeway: settings.leeway_seconds,
+            wait: settings.fetch.wait(),
         })
     }
 
-    /// Registers the plugin, the tasks that fetch its keys, and what readiness waits for.
+    /// Hears of revoked tokens from this directory, if there is one.
+    #[must_use]
+    pub(in crate::plugins) fn told_by(mut self, directory: Option<Address>) -> Self {
+        self.revocations = Arc::new(Revocations::new(directory.is_some()));
+        self.directory = directory;
+        self
+    }
+
+    /// Registers the plugin, the tasks that fetch keys and follow revocations, what
+    /// readiness waits for, and what an operator can do.
     #[must_use]
     pub fn register(self, registry: Registry) -> Registry {
-        let issuers = self.issuers.clone();
-        let waiting = self.issuers.clone();
-        let registry = registry.with(self).with_readiness("jwt", move || {
+        let issuers: Vec<_> = self.trust.named().cloned().collect();
+        let (waiting, http) = (issuers.clone(), self.trust.http.clone());
+        let (revocations, directory) = (Arc::clone(&self.revocations), self.directory.clone());
+        let max_staleness = self.max_staleness;
+        let mut registry = registry.with(self).with_readiness("jwt", move || {
             match waiting.iter().find(|issuer| !issuer.has_keys()) {
                 Some(issuer) => Err(format!("no keys of {} yet", issuer.name())),
                 None => Ok(()),
             }
         });
-        issuers.into_iter().fold(registry, |registry, issuer| {
-            registry.with_task("jwt keys", move |stop| fetch::keep_fetching(issuer, stop))
-        })
+        for issuer in issuers {
+            let http = http.clone();
+            registry = registry.with_task("jwt keys", async move |stop| {
+                stop.run_until_cancelled(fetch::keep_fetching(issuer, http))
+                    .await;
+            });
+        }
+        let (told, to) = (Arc::clone(&revocations), directory.clone());
+        registry = registry.with_command("/revocations", move |body| {
+            operator::revoke(Arc::clone(&told), to.clone(), body)
+        });
+        let Some(directory) = directory else {
+            return registry;
+        };
+        let asked = Arc::clone(&revocations);
+        let ready = move || match asked.is_known() {
+            true => Ok(()),
+            false => Err("which tokens were revoked is not known".to_owned()),
+        };
+        registry
+            .with_readiness("revocations", ready)
+            .with_task("revocations", move |stop| {
+                follow::follow(revocations, directory, max_staleness, stop)
+            })
     }
 
-    /// The token's identity, if it is remembered and still fits.
-    fn remembered(
-        &self,
-        config: &JwtConfig,
-        token: &[u8],
-        now: u64,
-    ) -> Option<Result<Arc<Identity>, Refusal>> {
+    /// What was found out about a token, if its key is still accepted.
+    fn remembered(&self, token: &[u8]) -> Option<Arc<Verified>> {
         let known = self.tokens.get(token)?;
-        let issuer = self.issuers.get(known.issuer)?;
-        // Another key set than the one it was verified with: its key may be revoked.
-        (issuer.generation() == known.generation).then(|| self.fits(config, issuer, &known, now))
+        known.key.is_accepted().then_some(known)
     }
 
     /// The slow way: finds issuer and key, checks the signature, remembers the token.
-    async fn verify(&self, config: &JwtConfig, token: &[u8]) -> Result<Arc<Identity>, Refusal> {
+    async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Refusal> {
         let unverified = claims::peek(token)?;
-        let named = |issuer: &Arc<Issuer>| *issuer.name() == *unverified.issuer;
-        let position = self
-            .issuers
-            .iter()
-            .position(named)
-            .ok_or(Refusal::UntrustedIssuer)?;
-        let issuer = self.issuers.get(position).ok_or(Refusal::UntrustedIssuer)?;
-        let mut keys = issuer.keys();
-        if matches!(keys.find(&unverified.header), Err(Unfit::Unknown)) {
-            issuer.await_newer_keys().await;
-            keys = issuer.keys();
+        let issuer = self.trust.find(&unverified.issuer)?;
+        if !claims::is_of_type(&unverified.header, &issuer.settings.types) {
+            return Err(Refusal::Type);
         }
-        if keys.is_empty() {
-            return Err(Refusal::NoKeys);
-        }
-        let key = keys.find(&unverified.header)?;
-        let claims = keys.verify(key, token)?;
-        let verified = issuer.read(position, keys.generation(), &claims)?;
-        let identity = self.fits(config, issuer, &verified, seconds());
-        self.tokens.insert(token, verified);
-        identity
+        let found = issuer.key(&unverified.header).await;
+        self.trust.settle(&issuer);
+        let key = found?;
+        let claims = key.verify(token)?;
+        claims::is_bearer(&claims)?;
+        let names = &issuer.settings.claims;
+        let issued_at = claims::seconds(&claims, "iat")?;
+        let verified = Arc::new(Verified {
+            identity: Arc::new(claims::identity(&claims, names, issuer.slug())?),
+            audiences: claims::audiences(&claims)?,
+            not_before: claims::seconds(&claims, "nbf")?.max(issued_at),
+            expires_at: claims::seconds(&claims, "exp")?,
+            marks: self.revocations.marks(&claims, names)?,
+            standing: match issuer.settings.introspection {
+                Some(_) => Standing::default(),
+                None => Standing::unasked(),
+            },
+            key,
+            issuer,
+        });
+        metrics::counter!("postern_jwt_verified_total").increment(1);
+        self.tokens.insert(token, Arc::clone(&verified));
+        Ok(verified)
     }
 
-    /// What may differ between two requests with the same token: the time, the route.
+    /// What may differ between two requests with the same token: the time, the route,
+    /// whether it was revoked.
     fn fits(
         &self,
         config: &JwtConfig,
-        issuer: &Issuer,
         token: &Verified,
         now: u64,
     ) -> Result<Arc<Identity>, Refusal> {
@@ -145,25 +202,52 @@ impl Jwt {
         if token.not_before > now.saturating_add(self.leeway) {
             return Err(Refusal::NotYet);
         }
-        if config
-            .issuers
-            .as_ref()
-            .is_some_and(|only| only.iter().all(|name| *name != *issuer.name()))
+        let issuer = &*token.issuer.settings;
+        if let Some(only) = &config.issuers
+            && !only.contains(&issuer.issuer)
         {
             return Err(Refusal::UntrustedIssuer);
         }
-        let accepted = config
-            .audiences
-            .as_deref()
-            .unwrap_or_else(|| issuer.audiences());
-        if token
-            .audiences
-            .iter()
-            .all(|audience| !accepted.contains(audience))
-        {
+        let accepted = config.audiences.as_ref().unwrap_or(&issuer.audiences);
+        let is_ours = |audience: &String| accepted.contains(audience);
+        if !token.audiences.iter().any(is_ours) {
             return Err(Refusal::Audience);
         }
+        if let Some(clients) = &issuer.clients
+            && !token
+                .identity
+                .client
+                .as_ref()
+                .is_some_and(|client| clients.contains(client))
+        {
+            return Err(Refusal::Client);
+        }
+        self.revocations.check(&token.marks)?;
+        token.standing.check(now)?;
         Ok(Arc::clone(&token.identity))
+    }
+
+    /// Who sent a token, whatever it takes to find out.
+    async fn judge(
+        &self,
+        config: &JwtConfig,
+        token: &[u8],
+        arrived: u64,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let (known, now) = match self.remembered(token) {
+            Some(known) => (known, arrived),
+            None => (self.verify(token).await?, seconds()),
+        };
+        self.revocations.await_known(self.wait).await;
+        let judged = self.fits(config, &known, now);
+        if judged != Err(Refusal::RevocationUnknown) {
+            if judged == Err(Refusal::Expired) {
+                self.tokens.remove(token);
+            }
+            return judged;
+        }
+        self.introspection.inquire(token, &known).await;
+        self.fits(config, &known, seconds())
     }
 }
 
@@ -172,12 +256,12 @@ impl Plugin for Jwt {
     type Config = JwtConfig;
 
     fn check(&self, config: &Self::Config) -> Result<(), ConfigError> {
-        if self.issuers.is_empty() {
+        if self.trust.is_empty() {
             let reason = "the runner trusts no issuer: name one under plugins.jwt.issuers in its configuration";
             return Err(ConfigError::new("", reason));
         }
-        let trusted = |name: &String| self.issuers.iter().any(|issuer| *issuer.name() == **name);
-        if let Some(unknown) = config.issuers.iter().flatten().find(|name| !trusted(name)) {
+        let mut only = config.issuers.iter().flatten();
+        if let Some(unknown) = only.find(|name| !self.trust.names(name)) {
             let reason =
                 format!("the runner does not trust {unknown:?}: add it under plugins.jwt.issuers");
             return Err(ConfigError::new("issuers", reason));
@@ -194,11 +278,9 @@ impl Plugin for Jwt {
         if matches!(request.route(), Ok(Match::Found(route, _)) if route.is_public()) {
             return Some(Flow::Next);
         }
-        let token = bearer::token(request).ok()?;
-        let identity = self
-            .remembered(config, token, seconds_at(request.arrived()))?
-            .ok()?;
-        request.facts.identity = Some(identity);
+        let known = self.remembered(bearer::token(request).ok()?)?;
+        let now = seconds_at(request.arrived());
+        request.facts.identity = Some(self.fits(config, &known, now).ok()?);
         Some(Flow::Next)
     }
 
@@ -206,13 +288,12 @@ impl Plugin for Jwt {
         if matches!(request.route(), Ok(Match::Found(route, _)) if route.is_public()) {
             return Flow::Next;
         }
-        let token = match bearer::token(request) {
-            Ok(token) => token,
-            Err(refusal) => return Flow::Stop(refusal.reply()),
-        };
-        let judged = match self.remembered(config, token, seconds_at(request.arrived())) {
-            Some(judged) => judged,
-            None => self.verify(config, token).await,
+        let judged = match bearer::token(request) {
+            Ok(token) => {
+                self.judge(config, token, seconds_at(request.arrived()))
+                    .await
+            }
+            Err(refusal) => Err(refusal),
         };
         match judged {
             Ok(identity) => {

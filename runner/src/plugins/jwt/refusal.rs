@@ -21,12 +21,22 @@ pub(super) enum Refusal {
     Claim(String),
     #[error("the access token is for another audience")]
     Audience,
+    #[error("the access token was given to a client that is not allowed here")]
+    Client,
+    #[error("the access token is of another type than access tokens are")]
+    Type,
+    #[error("the access token is bound to a key (cnf), which cannot be checked here")]
+    Bound,
+    #[error("the access token was revoked")]
+    Revoked,
     #[error("the access token is not valid yet")]
     NotYet,
     #[error("the access token has expired: refresh it")]
     Expired,
     #[error("the keys of the token's issuer are not known yet: retry")]
     NoKeys,
+    #[error("whether the access token was revoked is not known now: retry")]
+    RevocationUnknown,
 }
 
 impl Refusal {
@@ -34,7 +44,7 @@ impl Refusal {
     pub(super) fn reply(&self) -> Reply {
         let message = self.to_string();
         let (code, error) = match self {
-            Self::NoKeys => {
+            Self::NoKeys | Self::RevocationUnknown => {
                 return Reply::refuse(Code::BackendUnavailable, message)
                     .with_header("Retry-After", "1");
             }

@@ -1,8 +1,10 @@
 //! The section `jwt` of the runner's configuration: whom the runner trusts.
 
+mod check;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
@@ -12,45 +14,118 @@ use serde::Deserialize;
 pub struct JwtSettings {
     /// Every issuer whose tokens are taken. Without one, routes with `jwt` are closed.
     pub issuers: Vec<IssuerSettings>,
-    /// How far clocks may differ, in seconds, for `exp` and `nbf`.
+    /// How far clocks may differ, in seconds, for `exp`, `nbf` and `iat`.
     pub leeway_seconds: u64,
     /// Verified tokens that are remembered; beyond it those used least are verified again.
     pub cached_tokens: u64,
+    /// Issuers of templates that are known at once; beyond it the one not used for
+    /// longest is forgotten, and its keys are fetched when it is used again.
+    pub max_issuers: u64,
     /// How keys are fetched.
     pub fetch: FetchSettings,
+    /// What is known of revoked tokens.
+    pub revocations: RevocationSettings,
 }
 
-/// How an issuer's keys are fetched.
+/// How an issuer's keys are fetched, and how long they are good.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct FetchSettings {
-    /// How long a key set is used before it is fetched again, in the background.
+    /// How long a key set is used before it is fetched again, in the background; less
+    /// if the issuer's `Cache-Control: max-age` says less.
     pub refresh_seconds: u64,
+    /// But no less than this.
+    pub min_refresh_seconds: u64,
+    /// How long the last good set is used when no newer one can be fetched. Beyond it
+    /// the issuer's tokens answer 503.
+    pub keep_seconds: u64,
+    /// How long a key is accepted that the issuer no longer publishes; 0: not at all.
+    /// Covers issuers of several nodes that do not change their keys at the same time.
+    pub grace_seconds: u64,
     /// The least time between two fetches that tokens with unknown keys can cause, in ms.
     pub unknown_key_ms: u64,
+    /// How long the name of a key that a fetch did not bring is remembered as unknown.
+    pub unknown_key_seconds: u64,
+    /// The same for an issuer that a template allows and that does not exist.
+    pub unknown_issuer_seconds: u64,
+    /// New issuers of templates that are looked for in a second, at most.
+    pub new_issuers_per_second: u64,
     /// How long a fetch may take, in ms.
     pub timeout_ms: u64,
     /// How long a request may wait for a fetch when no known key can answer it, in ms.
     pub wait_ms: u64,
 }
 
-/// One trusted issuer.
+/// How long what was heard of revoked tokens is relied on.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RevocationSettings {
+    /// How long tokens are taken while the directory, which tells of revoked ones, is
+    /// away. Beyond it they answer 503.
+    pub max_staleness_seconds: u64,
+}
+
+/// One trusted issuer, or a template of many.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct IssuerSettings {
-    /// `iss` of its tokens, letter by letter.
+    /// `iss` of its tokens, letter by letter. With `{slug}` in its path it stands for an
+    /// issuer a tenant: lower-case letters, digits and hyphens, 63 at most. Tokens of
+    /// such an issuer must name a tenant, and are good only for the one of this slug.
     pub issuer: String,
-    /// Where its keys are (RFC 7517), fetched directly, without a proxy. Absent: what
-    /// `<issuer>/.well-known/openid-configuration` says.
+    /// Which slugs a template stands for: `acme`, `eu-*` or `*`.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Where its keys are (RFC 7517), fetched directly, without a proxy; with `{slug}`
+    /// for a template. Absent: what `<issuer>/.well-known/openid-configuration` says.
     pub jwks_uri: Option<String>,
     /// `aud` of a token must hold one of these.
     pub audiences: Vec<String>,
+    /// Only tokens that these clients got (`azp`, by its configured name); by default
+    /// any client's.
+    pub clients: Option<Vec<String>>,
     /// What tokens may be signed with; by default everything that can be named here.
     #[serde(default = "SignatureAlgorithm::all")]
     pub algorithms: Vec<SignatureAlgorithm>,
+    /// `typ` of a token's header, if it has one; the case does not matter, nor
+    /// `application/` before it.
+    #[serde(default = "usual_types")]
+    pub types: Vec<String>,
+    /// Asks the issuer whether a token still counts, besides all checks.
+    pub introspection: Option<IntrospectionSettings>,
     /// What its claims are called.
     #[serde(default)]
     pub claims: ClaimNames,
+}
+
+/// How an issuer is asked whether a token still counts (RFC 7662).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct IntrospectionSettings {
+    /// Where; with `{slug}` for a template.
+    pub uri: String,
+    /// As whom the runner asks.
+    pub client_id: String,
+    /// The file of that client's secret.
+    pub client_secret_file: PathBuf,
+    /// How long an answer is used.
+    #[serde(default = "usual_introspection_seconds")]
+    pub cache_seconds: u64,
+    /// How long an answer may take, in ms. Without one the token answers 503.
+    #[serde(default = "usual_introspection_ms")]
+    pub timeout_ms: u64,
+}
+
+fn usual_types() -> Vec<String> {
+    vec!["JWT".into(), "at+jwt".into()]
+}
+
+fn usual_introspection_seconds() -> u64 {
+    30
+}
+
+fn usual_introspection_ms() -> u64 {
+    1_000
 }
 
 /// Names of claims. A dot reaches into an object (`realm_access.roles`) unless a claim
@@ -129,7 +204,9 @@ impl Default for JwtSettings {
             issuers: Vec::new(),
             leeway_seconds: 30,
             cached_tokens: 10_000,
+            max_issuers: 1_000,
             fetch: FetchSettings::default(),
+            revocations: RevocationSettings::default(),
         }
     }
 }
@@ -138,20 +215,60 @@ impl Default for FetchSettings {
     fn default() -> Self {
         Self {
             refresh_seconds: 300,
-            unknown_key_ms: 5_000,
+            min_refresh_seconds: 30,
+            keep_seconds: 21_600,
+            grace_seconds: 60,
+            unknown_key_ms: 1_000,
+            unknown_key_seconds: 10,
+            unknown_issuer_seconds: 10,
+            new_issuers_per_second: 5,
             timeout_ms: 3_000,
-            wait_ms: 500,
+            wait_ms: 2_000,
+        }
+    }
+}
+
+impl Default for RevocationSettings {
+    fn default() -> Self {
+        Self {
+            max_staleness_seconds: 300,
         }
     }
 }
 
 impl FetchSettings {
+    /// How long a set may be used that came with this `max-age`.
+    pub(super) fn life(self, max_age: Option<u64>) -> Duration {
+        let seconds = max_age.unwrap_or(self.refresh_seconds);
+        Duration::from_secs(
+            seconds
+                .max(self.min_refresh_seconds)
+                .min(self.refresh_seconds),
+        )
+    }
+
     pub(super) fn refresh(self) -> Duration {
         Duration::from_secs(self.refresh_seconds)
     }
 
+    pub(super) fn keep(self) -> Duration {
+        Duration::from_secs(self.keep_seconds)
+    }
+
+    pub(super) fn grace(self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
+    }
+
     pub(super) fn unknown_key(self) -> Duration {
         Duration::from_millis(self.unknown_key_ms)
+    }
+
+    pub(super) fn unknown_kid(self) -> Duration {
+        Duration::from_secs(self.unknown_key_seconds)
+    }
+
+    pub(super) fn unknown_issuer(self) -> Duration {
+        Duration::from_secs(self.unknown_issuer_seconds)
     }
 
     pub(super) fn timeout(self) -> Duration {
@@ -174,64 +291,5 @@ impl Default for ClaimNames {
             client: "azp".into(),
             session: "sid".into(),
         }
-    }
-}
-
-impl JwtSettings {
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        ensure!(
-            self.leeway_seconds <= 300,
-            "plugins.jwt.leewaySeconds: must be at most 300"
-        );
-        ensure!(
-            self.cached_tokens > 0,
-            "plugins.jwt.cachedTokens: must be above 0"
-        );
-        let FetchSettings {
-            refresh_seconds,
-            timeout_ms,
-            wait_ms,
-            ..
-        } = self.fetch;
-        ensure!(
-            refresh_seconds > 0,
-            "plugins.jwt.fetch.refreshSeconds: must be above 0"
-        );
-        ensure!(
-            timeout_ms > 0,
-            "plugins.jwt.fetch.timeoutMs: must be above 0"
-        );
-        ensure!(
-            wait_ms <= 5_000,
-            "plugins.jwt.fetch.waitMs: must be at most 5000"
-        );
-        for (at, issuer) in self.issuers.iter().enumerate() {
-            let field = format!("plugins.jwt.issuers[{at}]");
-            let twice = self
-                .issuers
-                .iter()
-                .skip(at + 1)
-                .any(|other| other.issuer == issuer.issuer);
-            ensure!(!twice, "{field}.issuer: {:?} stands twice", issuer.issuer);
-            ensure!(
-                !issuer.audiences.is_empty(),
-                "{field}.audiences: name at least one"
-            );
-            ensure!(
-                !issuer.algorithms.is_empty(),
-                "{field}.algorithms: name at least one"
-            );
-            let (name, uri) = match &issuer.jwks_uri {
-                Some(uri) => ("jwksUri", uri),
-                None => ("issuer", &issuer.issuer),
-            };
-            let fetchable = reqwest::Url::parse(uri)
-                .is_ok_and(|uri| matches!(uri.scheme(), "http" | "https") && uri.has_host());
-            ensure!(
-                fetchable,
-                "{field}.{name}: {uri:?} is no http or https address to fetch keys from"
-            );
-        }
-        Ok(())
     }
 }

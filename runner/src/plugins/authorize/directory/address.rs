@@ -12,7 +12,7 @@ use super::ANSWER;
 
 /// Where the directory is.
 #[derive(Clone, Debug)]
-pub(in super::super) enum Address {
+pub(in crate::plugins) enum Address {
     Unix(PathBuf),
     Tcp(Box<Endpoint>),
     /// Whoever takes the other end is the directory.
@@ -22,7 +22,7 @@ pub(in super::super) enum Address {
 
 impl Address {
     /// `unix:/path` or `http://host:port`.
-    pub(in super::super) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(in crate::plugins) fn parse(text: &str) -> anyhow::Result<Self> {
         const FIELD: &str = "plugins.authorize.directory";
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
@@ -37,7 +37,7 @@ impl Address {
     }
 
     /// A client with a connection of its own, made when it is first used.
-    pub(super) fn client(&self) -> DirectoryClient<Channel> {
+    pub(in crate::plugins) fn client(&self) -> DirectoryClient<Channel> {
         // The name is for the request's authority only.
         let named = Endpoint::from_static("http://directory");
         let channel = match self {
