@@ -47,6 +47,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
+    // Where another crate of the same build brings a second one, rustls has no default and
+    // the directory's TLS panics. It fails when there is one already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(path) = arguments.config else {
         anyhow::bail!("--config FILE is missing (--help tells more)")
     };

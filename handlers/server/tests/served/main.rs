@@ -12,6 +12,7 @@
 mod calls;
 mod context;
 mod directory;
+mod directory_tls;
 mod idempotency;
 mod provisioning;
 mod resources;
