@@ -51,12 +51,7 @@ impl ControlPlane for Platform {
                 tenant,
                 changes,
             } = deed;
-            let done = Done {
-                action,
-                tenant,
-                workspace: None,
-                changes,
-            };
+            let done = Done::to_tenant(action, tenant, changes);
             audit::done(&caller.scope()?, db, &Actor::from(caller), done).await?;
             Ok(())
         }

@@ -67,19 +67,8 @@ pub(crate) async fn create(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
             let (scope, actor, id, new) = &*work;
             plans::get(db, &new.plan).await?;
             let tenant = store::insert(scope, db, *id, new).await?;
-            let changes = json!(tenant);
-            audit::done(
-                scope,
-                db,
-                actor,
-                Done {
-                    action: "tenants.create",
-                    tenant: *id,
-                    workspace: None,
-                    changes,
-                },
-            )
-            .await?;
+            let done = Done::to_tenant("tenants.create", *id, json!(tenant));
+            audit::done(scope, db, actor, done).await?;
             Ok(answer(StatusCode::CREATED, &tenant)?
                 .with_header(LOCATION, &format!("/v1/tenants/{id}")))
         })
@@ -191,12 +180,7 @@ pub(crate) async fn update(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
             if new.status == Status::Deactivated {
                 workspaces::deactivate(scope, db, Ending::AllOf(id), purge).await?;
             }
-            let done = Done {
-                action: "tenants.update",
-                tenant: id,
-                workspace: None,
-                changes: Value::Object(changed),
-            };
+            let done = Done::to_tenant("tenants.update", id, Value::Object(changed));
             audit::done(scope, db, actor, done).await?;
             answer(StatusCode::OK, &new)
         })
@@ -270,18 +254,8 @@ pub(crate) async fn delete(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
                 tenant = store::update(scope, db, &tenant).await?;
                 workspaces::deactivate(scope, db, Ending::AllOf(id), purge).await?;
                 let changes = json!({"status": tenant.status});
-                audit::done(
-                    scope,
-                    db,
-                    actor,
-                    Done {
-                        action: "tenants.delete",
-                        tenant: id,
-                        workspace: None,
-                        changes,
-                    },
-                )
-                .await?;
+                let done = Done::to_tenant("tenants.delete", id, changes);
+                audit::done(scope, db, actor, done).await?;
             }
             answer(StatusCode::OK, &tenant)
         })

@@ -102,19 +102,9 @@ pub(crate) async fn create(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
                 has_room(scope, db, new.tenant).await?;
                 let workspace = store::insert(scope, db, *id, new).await?;
                 outbox::provision(db, &id.to_string(), &new.capabilities).await?;
-                let (action, changes) = ("workspaces.create", json!(workspace));
-                audit::done(
-                    scope,
-                    db,
-                    actor,
-                    Done {
-                        action,
-                        tenant: new.tenant,
-                        workspace: Some(*id),
-                        changes,
-                    },
-                )
-                .await?;
+                let changes = json!(workspace);
+                let done = Done::to_workspace("workspaces.create", new.tenant, *id, changes);
+                audit::done(scope, db, actor, done).await?;
                 Ok(answer(StatusCode::CREATED, &workspace)?
                     .with_header(LOCATION, &format!("/v1/workspaces/{id}")))
             })
@@ -261,19 +251,9 @@ pub(crate) async fn update(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
                 let new = store::get(scope, &mut *db, id)
                     .await?
                     .ok_or_else(|| not_found(&id.to_string()))?;
-                let (action, changes) = ("workspaces.update", Value::Object(changed));
-                audit::done(
-                    scope,
-                    db,
-                    actor,
-                    Done {
-                        action,
-                        tenant: old.tenant_id,
-                        workspace: Some(id),
-                        changes,
-                    },
-                )
-                .await?;
+                let changes = Value::Object(changed);
+                let done = Done::to_workspace("workspaces.update", old.tenant_id, id, changes);
+                audit::done(scope, db, actor, done).await?;
                 answer(StatusCode::OK, &new)
             })
         })
@@ -319,22 +299,9 @@ pub(crate) async fn delete(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
             let new = store::get(scope, &mut *db, id)
                 .await?
                 .ok_or_else(|| not_found(&id.to_string()))?;
-            let (action, changes) = (
-                "workspaces.delete",
-                json!({"status": new.status, "purgeAfter": new.purge_after}),
-            );
-            audit::done(
-                scope,
-                db,
-                actor,
-                Done {
-                    action,
-                    tenant: old.tenant_id,
-                    workspace: Some(id),
-                    changes,
-                },
-            )
-            .await?;
+            let changes = json!({"status": new.status, "purgeAfter": new.purge_after});
+            let done = Done::to_workspace("workspaces.delete", old.tenant_id, id, changes);
+            audit::done(scope, db, actor, done).await?;
             answer(StatusCode::OK, &new)
         })
     })

@@ -23,10 +23,35 @@ pub(crate) struct Filter {
 /// What a mutation did.
 pub(crate) struct Done<'d> {
     /// The route's id.
-    pub(crate) action: &'d str,
-    pub(crate) tenant: TenantId,
-    pub(crate) workspace: Option<WorkspaceId>,
-    pub(crate) changes: Value,
+    action: &'d str,
+    tenant: TenantId,
+    workspace: Option<WorkspaceId>,
+    changes: Value,
+}
+
+impl<'d> Done<'d> {
+    /// To a tenant.
+    pub(crate) fn to_tenant(action: &'d str, tenant: TenantId, changes: Value) -> Self {
+        Self {
+            action,
+            tenant,
+            workspace: None,
+            changes,
+        }
+    }
+
+    /// To a workspace of a tenant.
+    pub(crate) fn to_workspace(
+        action: &'d str,
+        tenant: TenantId,
+        workspace: WorkspaceId,
+        changes: Value,
+    ) -> Self {
+        Self {
+            workspace: Some(workspace),
+            ..Self::to_tenant(action, tenant, changes)
+        }
+    }
 }
 
 /// Who did it, copied out of the request for the transaction's task.

@@ -81,7 +81,7 @@ async fn an_answer_carries_what_the_runner_knew() {
         ("x-ratelimit-limit", "240"),
         ("x-ratelimit-remaining", "59"),
         ("x-ratelimit-reset", "1700000000"),
-        ("ratelimit", "\"tenant_control\";r=59;t=1"),
+        ("ratelimit", "\"tenant_control\";r=59;t=1;pk=:BwcHBwcHBwc=:"),
         ("ratelimit-policy", "\"tenant_control\";q=240;w=60"),
     ] {
         assert_eq!(reply.header(name), Some(value), "{name}");

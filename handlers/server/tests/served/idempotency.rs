@@ -7,6 +7,7 @@ use postern_claims::{Claim as Held, ClaimStore, Holder, LEASE};
 use postern_context::Claim;
 use postern_contract::Family;
 use postern_contract::idempotency::{IdempotencyKey, Scope};
+use postern_harness::http::Reply;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -18,6 +19,18 @@ fn post(caller: &Caller, key: &str, body: &Value) -> Request {
     Request::new(caller, Method::POST, "/v1/tenants")
         .key(key)
         .json(body)
+}
+
+/// A tenant made, or replayed, under this key.
+async fn made(
+    deployment: &Deployment,
+    server: &Server,
+    caller: &Caller,
+    key: &str,
+    body: &Value,
+) -> Reply {
+    let reply = post(caller, key, body).send(deployment, server).await;
+    reply.expect(201).unwrap()
 }
 
 async fn tenants(deployment: &Deployment) -> i64 {
@@ -39,19 +52,11 @@ async fn a_retry_replays_byte_for_byte() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let (admin, body) = (Caller::platform("platform_admin"), tenant());
-    let first = post(&admin, "abc", &body)
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    let first = made(&deployment, &server, &admin, "abc", &body).await;
     assert_eq!(first.header("x-idempotency-replayed"), None);
     forget_claims(&deployment).await;
     // The quoted form is the same key.
-    let again = post(&admin, "\"abc\"", &body)
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    let again = made(&deployment, &server, &admin, "\"abc\"", &body).await;
     assert_eq!(again.header("x-idempotency-replayed"), Some("true"));
     assert_eq!(again.body, first.body);
     for name in ["location", "etag", "content-type"] {
@@ -74,11 +79,7 @@ async fn a_key_is_good_for_one_request() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
-    post(&admin, "k", &tenant())
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    made(&deployment, &server, &admin, "k", &tenant()).await;
     let reply = post(&admin, "k", &tenant())
         .send(&deployment, &server)
         .await;
@@ -90,11 +91,7 @@ async fn a_verdict_on_the_data_is_kept_and_anything_else_is_not() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let (admin, body) = (Caller::platform("platform_admin"), tenant());
-    post(&admin, "one", &body)
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    made(&deployment, &server, &admin, "one", &body).await;
     let taken = post(&admin, "two", &body).send(&deployment, &server).await;
     assert_eq!(code(&taken), (409, "TENANT_SLUG_TAKEN".into()));
     sqlx::query("UPDATE postern.tenant SET slug = 'elsewhere'")
@@ -112,11 +109,7 @@ async fn a_verdict_on_the_data_is_kept_and_anything_else_is_not() {
             .status,
         400
     );
-    post(&admin, "three", &tenant())
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    made(&deployment, &server, &admin, "three", &tenant()).await;
 }
 
 #[tokio::test]
@@ -124,11 +117,7 @@ async fn an_expired_record_counts_as_absent() {
     let deployment = Deployment::new().await;
     let server = deployment.serve("a").await;
     let admin = Caller::platform("platform_admin");
-    post(&admin, "k", &tenant())
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    made(&deployment, &server, &admin, "k", &tenant()).await;
     let kept = "SELECT coalesce(sum(bytes), 0)::bigint FROM postern_idempotency.kept";
     let before: i64 = sqlx::query_scalar(kept)
         .fetch_one(&deployment.pool)
@@ -140,11 +129,7 @@ async fn an_expired_record_counts_as_absent() {
         .await
         .unwrap();
     forget_claims(&deployment).await;
-    let anew = post(&admin, "k", &tenant())
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    let anew = made(&deployment, &server, &admin, "k", &tenant()).await;
     assert_eq!(anew.header("x-idempotency-replayed"), None);
     assert_eq!(tenants(&deployment).await, 2);
     let bytes: i64 =
@@ -166,16 +151,8 @@ async fn beyond_the_quota_bodies_are_left_out() {
         .serve_with("a", &json!({"idempotency": {"quotaBytes": 10}}))
         .await;
     let (admin, body) = (Caller::platform("platform_admin"), tenant());
-    let first = post(&admin, "k", &body)
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
-    let again = post(&admin, "k", &body)
-        .send(&deployment, &server)
-        .await
-        .expect(201)
-        .unwrap();
+    let first = made(&deployment, &server, &admin, "k", &body).await;
+    let again = made(&deployment, &server, &admin, "k", &body).await;
     assert_eq!(again.header("x-idempotency-body"), Some("omitted"));
     assert_eq!(
         (again.header("location"), again.body.len()),
@@ -269,7 +246,7 @@ async fn retry(
     admin: &Caller,
     key: &str,
     body: &Value,
-) -> postern_harness::http::Reply {
+) -> Reply {
     let ask = async || {
         let reply = post(admin, key, body).send(deployment, server).await;
         anyhow::ensure!(reply.status != 409, "{reply:?}");
