@@ -43,6 +43,11 @@ pub struct SocketConfig {
     pub user: Option<String>,
     /// The group of the socket's file (name or number).
     pub group: Option<String>,
+    /// Whose processes may connect, by name or number, beside those of `allowGroups`. With
+    /// both empty it is whoever the file's permissions let in.
+    pub allow_users: Vec<String>,
+    /// The same by the group that a process runs under, not those it is a member of.
+    pub allow_groups: Vec<String>,
     /// Connections the kernel holds until they are accepted. A full backlog is an
     /// instant 503 to a client; the kernel cuts it to `net.core.somaxconn`.
     pub backlog: i32,
@@ -55,6 +60,8 @@ impl Default for SocketConfig {
             mode: "0666".into(),
             user: None,
             group: None,
+            allow_users: Vec::new(),
+            allow_groups: Vec::new(),
             backlog: 4096,
         }
     }
@@ -116,6 +123,9 @@ pub struct LimitsConfig {
     /// How long a chain may take, round trips included; then the client gets 503
     /// `BACKEND_UNAVAILABLE`. The gateway gives up after 60 s.
     pub chain_ms: u64,
+    /// Requests that wait at once, for a store, the directory or an issuer. Further ones
+    /// that would have to are refused: 503 `BACKEND_UNAVAILABLE`.
+    pub waiting: usize,
     /// Configurations kept at once. Beyond it the one not used for longest is
     /// forgotten; the gateway prepares it again when it is asked for.
     pub configurations: usize,
@@ -129,6 +139,7 @@ impl Default for LimitsConfig {
             connections: 8192,
             frame_ms: 10_000,
             chain_ms: 10_000,
+            waiting: 1024,
             configurations: 4096,
             conf_bytes: 256 * 1024,
         }
@@ -278,6 +289,7 @@ impl RunnerConfig {
             connections,
             frame_ms,
             chain_ms,
+            waiting,
             configurations,
             conf_bytes,
         } = self.limits;
@@ -287,6 +299,7 @@ impl RunnerConfig {
             (1..60_000).contains(&chain_ms),
             "limits.chainMs: must be 1 to 59999, the gateway gives up after 60 s"
         );
+        anyhow::ensure!(waiting > 0, "limits.waiting: must be above 0");
         anyhow::ensure!(configurations > 0, "limits.configurations: must be above 0");
         anyhow::ensure!(conf_bytes > 0, "limits.confBytes: must be above 0");
         if let Some(address) = &self.admin.listen {
@@ -348,6 +361,8 @@ impl Address {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use serde_yaml_ng::Value;
+
     use super::*;
 
     const FILE: &str = include_str!("../postern-runner.yaml");
@@ -372,6 +387,112 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The plugins' sections of the file, the examples in it included: these stand behind
+    /// `#` without a blank, prose behind `# `.
+    fn shown() -> Value {
+        let (_, plugins) = FILE.split_once("\nplugins:\n").unwrap();
+        let example = |line: &str| {
+            let text = line.trim_start();
+            let told = text
+                .strip_prefix('#')
+                .map(|rest| rest.trim_start_matches(' '));
+            match told {
+                Some(told) if text.len() - told.len() != 2 => line.replacen('#', "", 1),
+                _ => line.to_owned(),
+            }
+        };
+        let lines: Vec<_> = plugins.lines().map(example).collect();
+        serde_yaml_ng::from_str(&lines.join("\n")).unwrap()
+    }
+
+    /// Every mapping within a value, by the way that leads there.
+    fn mappings(value: &Value, way: &[Value], found: &mut Vec<Vec<Value>>) {
+        let steps: Vec<(Value, &Value)> = match value {
+            Value::Mapping(members) => {
+                found.push(way.to_vec());
+                members
+                    .iter()
+                    .map(|(name, member)| (name.clone(), member))
+                    .collect()
+            }
+            Value::Sequence(items) => {
+                let numbered = items.iter().enumerate();
+                numbered.map(|(at, item)| (at.into(), item)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (step, inner) in steps {
+            mappings(inner, &[way, &[step]].concat(), found);
+        }
+    }
+
+    /// A section shows every field there is, and says what a section says that names
+    /// nothing but what has no default.
+    fn is_shown_whole<T: DeserializeOwned + std::fmt::Debug>(name: &str, least: &str) {
+        let section = shown().get(name).unwrap().clone();
+        let read: T = serde_yaml_ng::from_value(section.clone()).unwrap();
+        let least: T = serde_yaml_ng::from_str(least).unwrap();
+        assert_eq!(format!("{read:#?}"), format!("{least:#?}"), "{name}");
+        let mut ways = Vec::new();
+        mappings(&section, &[], &mut ways);
+        for way in ways {
+            let mut asked = section.clone();
+            let mapping = way.iter().fold(&mut asked, |value, step| {
+                let inner = match step.as_u64() {
+                    Some(at) => value.get_mut(usize::try_from(at).unwrap()),
+                    None => value.get_mut(step),
+                };
+                inner.unwrap()
+            });
+            let mapping = mapping.as_mapping_mut().unwrap();
+            let shown = mapping.clone();
+            mapping.insert("nonsense".into(), 1.into());
+            let error = serde_yaml_ng::from_value::<T>(asked)
+                .unwrap_err()
+                .to_string();
+            let known = error.split("expected").nth(1).unwrap();
+            for field in known.split('`').skip(1).step_by(2) {
+                assert!(
+                    shown.contains_key(field),
+                    "{name} {way:?}: {field} is not in the file"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_shows_every_section_of_every_plugin() {
+        use crate::plugins::{authorize, context, headers, idempotency, jwt, rate_limit};
+        is_shown_whole::<headers::HeadersSettings>("headers", "{}");
+        is_shown_whole::<authorize::AuthorizeSettings>("authorize", "{}");
+        is_shown_whole::<rate_limit::RateLimitSettings>(
+            "rate-limit",
+            "redis: {urlFile: /etc/postern/limits-url}",
+        );
+        is_shown_whole::<jwt::JwtSettings>(
+            "jwt",
+            "issuers: [{issuer: 'https://id.example.com/realms/{slug}', audiences: [postern-api], \
+             introspection: {clientId: postern, clientSecretFile: /etc/postern/introspection-secret, \
+             uri: 'https://id.example.com/realms/{slug}/protocol/openid-connect/token/introspect'}}]",
+        );
+        is_shown_whole::<idempotency::IdempotencySettings>(
+            "idempotency",
+            "{claims: {urlFile: /etc/postern/claims-url}, outcomeKeyFile: /etc/postern/outcome.keys}",
+        );
+        is_shown_whole::<context::ContextSettings>("context", "keyFile: /etc/postern/master.keys");
+        // As it stands, without the examples, it is one that can be served.
+        let registry = tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let config = RunnerConfig::parse(FILE).unwrap();
+            crate::plugins::house(&config).map(|_| config.plugins.unread())
+        });
+        registry.unwrap().unwrap();
+        assert_eq!(
+            shown().as_mapping().unwrap().len(),
+            6,
+            "a section for each plugin"
+        );
     }
 
     #[test]
