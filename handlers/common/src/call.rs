@@ -9,7 +9,7 @@ use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use postern_contract::idempotency::{self, FINGERPRINTED, IdempotencyKey, query_pairs, sha256};
-use postern_contract::{Code, Params, Route, header};
+use postern_contract::{Code, Params, Route, TenantId, WorkspaceId, header};
 
 use crate::etag::IfMatch;
 use crate::fields::Fields;
@@ -120,10 +120,37 @@ impl Call {
     pub fn id<T: std::str::FromStr>(
         &self,
         name: &str,
-        not_found: fn(&str) -> Failure,
+        not_found: impl Fn(&str) -> Failure,
     ) -> Result<T, Failure> {
         let text = self.param(name);
         text.parse().map_err(|_| not_found(text))
+    }
+
+    /// Whose workspace a data route names. The runner has judged it; what can be judged
+    /// again is.
+    ///
+    /// # Errors
+    /// `WORKSPACE_NOT_FOUND` when it is no id, or not the one that the token is pinned to;
+    /// `PERMISSION_DENIED` without a tenant.
+    pub fn workspace(&self) -> Result<(TenantId, WorkspaceId), Failure> {
+        let no_workspace = |id: &str| {
+            let shown: String = id.chars().take(64).collect();
+            Failure::new(
+                Code::WorkspaceNotFound,
+                format!("there is no workspace {shown}"),
+            )
+        };
+        let workspace: WorkspaceId = self.id("workspaceId", no_workspace)?;
+        let Some(tenant) = self.caller.tenant() else {
+            return Err(Failure::new(
+                Code::PermissionDenied,
+                "a token without a tenant has no access to data",
+            ));
+        };
+        match self.caller.pinned() {
+            Some(pinned) if pinned != workspace => Err(no_workspace(&workspace.to_string())),
+            _ => Ok((tenant, workspace)),
+        }
     }
 
     /// The request's headers. Only for what the client may say: preconditions, media types.

@@ -18,6 +18,17 @@ pub fn of_version(version: i64) -> String {
     format!("\"{version}\"")
 }
 
+/// The validator of something that has no version: a digest of its bytes.
+#[must_use]
+pub fn of_bytes(bytes: &[u8]) -> String {
+    let digest = sha256(bytes);
+    let bits = digest
+        .iter()
+        .take(8)
+        .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    format!("\"{bits:016x}\"")
+}
+
 /// Completes the answer to a read: `ETag`, and 304 when the client has it already.
 #[must_use]
 pub fn conditional(reply: Reply, request: &HeaderMap) -> Reply {
@@ -27,14 +38,7 @@ pub fn conditional(reply: Reply, request: &HeaderMap) -> Reply {
         .and_then(|value| value.to_str().ok())
     {
         Some(etag) => etag.to_owned(),
-        None => {
-            let digest = sha256(&reply.body);
-            let bits = digest
-                .iter()
-                .take(8)
-                .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-            format!("\"{bits:016x}\"")
-        }
+        None => of_bytes(&reply.body),
     };
     let reply = reply.with_header(ETAG, &etag);
     if names(request, &IF_NONE_MATCH, &etag) == Some(true) {
@@ -67,16 +71,29 @@ impl IfMatch {
         Self((!headers.is_empty()).then_some(headers))
     }
 
+    /// Whether the request names any.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Compares with the version found.
     ///
     /// # Errors
     /// `PRECONDITION_FAILED` when the request names other versions only.
     pub fn check(&self, version: i64) -> Result<(), Failure> {
-        let current = of_version(version);
+        self.check_tag(&of_version(version))
+    }
+
+    /// Compares with the validator found.
+    ///
+    /// # Errors
+    /// `PRECONDITION_FAILED` when the request names others only.
+    pub fn check_tag(&self, current: &str) -> Result<(), Failure> {
         match self
             .0
             .as_ref()
-            .and_then(|headers| names(headers, &IF_MATCH, &current))
+            .and_then(|headers| names(headers, &IF_MATCH, current))
         {
             Some(false) => Err(Failure::new(
                 Code::PreconditionFailed,

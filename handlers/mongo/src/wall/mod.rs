@@ -28,7 +28,7 @@ use postern_common::Failure;
 use postern_contract::Detail;
 
 pub(crate) use filter::Filter;
-pub(crate) use path::{collection, field_path};
+pub(crate) use path::collection;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use projection::{Projection, Sort};
 pub(crate) use update::Update;
@@ -224,6 +224,18 @@ fn take(left: &mut usize, at: &At<'_>, what: &str, most: usize) -> Result<(), Re
 }
 
 impl Budget {
+    /// For a request of several operations, each of which may take as much as a request
+    /// with one, up to ten times that in all.
+    pub(crate) fn for_many(operations: usize) -> Self {
+        let one = Self::default();
+        let times = operations.clamp(1, 10);
+        Self {
+            nodes: one.nodes * times,
+            regexes: one.regexes * times,
+            ..one
+        }
+    }
+
     fn node(&mut self, at: &At<'_>) -> Result<(), Refused> {
         take(&mut self.nodes, at, "operators and fields", MAX_NODES)
     }

@@ -1,0 +1,50 @@
+//! Bodies: extended JSON with its fields in the order in which they were sent.
+
+use bson::{Bson, Document};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use postern_common::{Call, Failure};
+use postern_contract::Code;
+use serde_json::Value;
+
+use crate::wall::{At, value};
+
+/// Reads the body as one value.
+///
+/// # Errors
+/// `UNSUPPORTED_MEDIA_TYPE`; `VALIDATION_ERROR` when it is no extended JSON.
+pub(crate) async fn read(call: &mut Call) -> Result<(Bytes, Bson), Failure> {
+    let header = |name| {
+        call.headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let media_type = header(CONTENT_TYPE).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let encoding = header(CONTENT_ENCODING).unwrap_or("identity");
+    if !call.route.takes(media_type) || !encoding.eq_ignore_ascii_case("identity") {
+        return Err(Failure::new(
+            Code::UnsupportedMediaType,
+            format!(
+                "the body must be {}, not encoded",
+                call.route.media_types.join(", ")
+            ),
+        ));
+    }
+    let body = call.body().await?;
+    let json: Value = serde_json::from_slice(&body)
+        .map_err(|error| Failure::invalid_field("body", format!("must be JSON: {error}")))?;
+    let value = value(json, &At::root("body"))?;
+    Ok((body, value))
+}
+
+/// The same where it has to be an object.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn object(call: &mut Call) -> Result<(Bytes, Document), Failure> {
+    match read(call).await? {
+        (body, Bson::Document(fields)) => Ok((body, fields)),
+        _ => Err(Failure::invalid_field("body", "must be an object")),
+    }
+}

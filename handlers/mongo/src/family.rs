@@ -1,0 +1,157 @@
+//! The family's state and routes, and what every route does alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Document, doc};
+use futures::future::BoxFuture;
+use mongodb::options::{CollectionOptions, SelectionCriteria};
+use mongodb::{Client, Collection, Database};
+use postern_common::idempotency::Ledger;
+use postern_common::page::CursorKeys;
+use postern_common::{Call, Failure, Reply, Router};
+use postern_contract::{Code, TenantId, WorkspaceId};
+
+use crate::failure::failure;
+use crate::store::{self, Work};
+use crate::wall::{Wall, collection};
+use crate::{aggregate, bulk, document, documents};
+
+/// What a tenant's plan allows, and where its use is written.
+pub trait Quotas: Send + Sync {
+    /// How many collections a tenant may have; none: no limit.
+    fn collections(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<i64>, Failure>>;
+    /// A tenant has so many collections now.
+    fn used(&self, tenant: TenantId, collections: i64) -> BoxFuture<'_, ()>;
+}
+
+/// Bounds of what one request may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The longest operation of the server.
+    pub max_time: Duration,
+    /// Documents in the answer of an aggregation.
+    pub max_results: u32,
+    /// Bytes of an answer.
+    pub max_bytes: usize,
+}
+
+/// The state behind the routes.
+pub struct Mongo {
+    pub(crate) client: Client,
+    pub(crate) bounds: Bounds,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) cursors: CursorKeys,
+    pub(crate) quotas: Arc<dyn Quotas>,
+}
+
+/// Where a request works: its workspace's database, behind the wall.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) tenant: TenantId,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) wall: Wall,
+    pub(crate) database: Database,
+}
+
+impl Mongo {
+    /// The family over a replica set. No connection is made yet.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        bounds: Bounds,
+        ledger: Arc<Ledger>,
+        cursors: CursorKeys,
+        quotas: Arc<dyn Quotas>,
+    ) -> Self {
+        Self {
+            client,
+            bounds,
+            ledger,
+            cursors,
+            quotas,
+        }
+    }
+
+    /// Every route of the family, on one screen.
+    #[must_use]
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::default()
+            .route("mongo.documents.list", self, documents::list)
+            .route("mongo.documents.insert", self, documents::insert)
+            .route("mongo.document.get", self, document::get)
+            .route("mongo.document.replace", self, document::replace)
+            .route("mongo.document.update", self, document::update)
+            .route("mongo.document.delete", self, document::delete)
+            .route("mongo.bulk", self, bulk::bulk)
+            .route("mongo.aggregate", self, aggregate::aggregate)
+    }
+
+    /// Whose request it is.
+    pub(crate) fn place(&self, call: &Call) -> Result<Place, Failure> {
+        let (tenant, workspace) = call.workspace()?;
+        Ok(Place {
+            tenant,
+            workspace,
+            wall: Wall::new(tenant.to_string(), workspace.to_string()),
+            database: store::database(&self.client, workspace),
+        })
+    }
+
+    /// Carries out a mutation at most once a key, in a task that outlives the client.
+    pub(crate) async fn mutate(
+        &self,
+        call: &Call,
+        place: &Place,
+        body: &[u8],
+        work: impl Work,
+    ) -> Result<Reply, Failure> {
+        let keyed = call.keyed(body)?;
+        let correlation_id = call.caller.correlation_id();
+        store::mutate(
+            &self.ledger,
+            place.database.clone(),
+            keyed,
+            correlation_id,
+            work,
+        )
+        .await
+    }
+}
+
+impl Place {
+    /// The collection that the path names, from the primary: a client reads what it wrote.
+    pub(crate) fn collection(&self, call: &Call) -> Result<Collection<Document>, Failure> {
+        let name =
+            collection(call.param("col")).map_err(|rule| Failure::invalid_field("col", rule))?;
+        let options = CollectionOptions::builder()
+            .selection_criteria(SelectionCriteria::ReadPreference(
+                mongodb::options::ReadPreference::Primary,
+            ))
+            .build();
+        Ok(self.database.collection_with_options(name, options))
+    }
+
+    /// Whether there is a collection of the name.
+    pub(crate) async fn has(&self, name: &str) -> Result<bool, Failure> {
+        let named = self
+            .database
+            .list_collections()
+            .filter(doc! { "name": name });
+        let mut cursor = named.await.map_err(failure)?;
+        cursor.advance().await.map_err(failure)
+    }
+
+    /// Refuses a request to a collection that is not there.
+    pub(crate) async fn need(&self, name: &str) -> Result<(), Failure> {
+        if self.has(name).await? {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Code::CollectionNotFound,
+            format!(
+                "there is no collection {name}; the first insert makes it, or POST …/collections"
+            ),
+        ))
+    }
+}
