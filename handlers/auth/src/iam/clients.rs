@@ -207,8 +207,8 @@ impl Found {
 /// `POST /v1/iam/realms/:realmId/clients`
 pub(crate) async fn create(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failure> {
     let (body, fields) = call.json().await?;
-    let new = NewClient::read(fields)?;
     let realm = app.realm_in_path(&call).await?;
+    let new = NewClient::read(fields)?;
     let keyed = call.keyed(&body)?;
     let mark = mark(keyed.as_ref());
     let changes = json!({

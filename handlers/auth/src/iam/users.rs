@@ -200,8 +200,8 @@ pub(crate) async fn list(app: Arc<Auth>, call: Call) -> Result<Reply, Failure> {
 /// `POST /v1/iam/realms/:realmId/users`: somebody is invited.
 pub(crate) async fn create(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failure> {
     let (body, fields) = call.json().await?;
-    let invitation = Invitation::read(fields, &app)?;
     let realm = app.realm_in_path(&call).await?;
+    let invitation = Invitation::read(fields, &app)?;
     if app.signups.mode == SignupMode::Closed {
         return Err(Failure::new(
             Code::PermissionDenied,
@@ -231,10 +231,10 @@ pub(crate) async fn create(app: Arc<Auth>, mut call: Call) -> Result<Reply, Fail
 /// `PUT /v1/iam/realms/:realmId/users/:userId/roles`: these and no others.
 pub(crate) async fn roles(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failure> {
     let (body, mut fields) = call.json().await?;
+    let realm = app.realm_in_path(&call).await?;
     let wanted = fields.required("roles", list_of(MAX_ROLES, role));
     fields.finish()?;
     let wanted = wanted.ok_or_else(|| Failure::internal("a field that was read is missing"))?;
-    let realm = app.realm_in_path(&call).await?;
     let id = call.param("userId").to_owned();
     let keyed = call.keyed(&body)?;
     let changes = json!({"realm": realm.name, "userId": id, "roles": wanted});
