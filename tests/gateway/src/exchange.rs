@@ -19,6 +19,10 @@ use crate::upstream;
 /// `postpone_output`: so much is gathered before any of it is sent.
 const POSTPONE_OUTPUT: usize = 1460;
 
+/// Statuses that end a request without an answer, whatever was to be sent:
+/// a time-out, nginx's own «close», a client that left.
+const ENDING: [u16; 3] = [408, 444, 499];
+
 /// Why a request does not go on to the next phase.
 #[derive(Debug)]
 pub enum End {
@@ -219,6 +223,17 @@ impl<'c> Exchange<'c> {
 
     /// `core.response.exit(status, body)`.
     async fn exit(&mut self, status: u16, body: Option<Vec<u8>>) -> Result<(), End> {
+        if ENDING.contains(&status) {
+            // Of a long body some is out already, and to HEAD the whole answer.
+            let at_once = |body: &Vec<u8>| {
+                body.len() >= POSTPONE_OUTPUT || (self.request.is_head() && !body.is_empty())
+            };
+            if let Some(body) = body.filter(at_once) {
+                self.answer.status = Some(status);
+                self.print(&body).await?;
+            }
+            return Err(End::Cut);
+        }
         if body.is_none() && (status >= 300 || status == 204) {
             return self.special(status).await;
         }

@@ -254,6 +254,13 @@ pub async fn proxy(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<(
     if request.buffered {
         request.body.whole(exchange.reader, exchange.writer).await?;
     }
+    // It is put behind the upstream's name, and no name is found that ends so.
+    if !request.upstream_uri.is_empty()
+        && !request.upstream_uri.starts_with(b"/")
+        && !request.upstream_uri.starts_with(b"?")
+    {
+        return Err(End::Exit(502, None));
+    }
     let mut link = Link::open(exchange, upstream).await?;
     exchange.request.body.begin(exchange.writer).await?;
     // Out of the request, so that it can be sent while the answer comes in.

@@ -8,6 +8,9 @@ use std::time::UNIX_EPOCH;
 use crate::http::head::Framing;
 use crate::request::Request;
 
+/// The nginx in APISIX 3.18.0.
+const NGINX: &str = "1.29.2";
+
 /// Variables that `ngx_tpl.lua` sets, with the value they have before a plugin
 /// changes them.
 const SET: [(&str, &str); 26] = [
@@ -143,7 +146,13 @@ impl Request {
             "hostname" => hostname(),
             "pid" => std::process::id().to_string(),
             "pipe" => ".".to_owned(),
-            "bytes_sent" | "body_bytes_sent" => "0".to_owned(),
+            "bytes_sent" | "body_bytes_sent" | "limit_rate" | "status" => "0".to_owned(),
+            "nginx_version" => NGINX.to_owned(),
+            "request_body" => return self.body.in_memory().and_then(present),
+            "balancer_ip" => {
+                let node = self.node.as_deref()?;
+                node.rsplit_once(':').map_or(node, |(ip, _)| ip).to_owned()
+            }
             "request_completion" => String::new(),
             "msec" => format!("{}.{:03}", since.as_secs(), since.subsec_millis()),
             "time_iso8601" => jiff::Timestamp::now()
@@ -158,7 +167,7 @@ impl Request {
             "args" | "query_string" => return present(&target.args),
             "document_uri" => return Some(target.path.clone()),
             "host" => return Some(self.head.host.clone().unwrap_or(b"_".to_vec())),
-            "content_type" => return header("content-type"),
+            "content_type" => return self.head.headers.joined("content-type", b", "),
             "content_length" => {
                 return header("content-length").or_else(|| match self.body.framing() {
                     Framing::Chunked if self.body.is_read() => {

@@ -118,12 +118,10 @@ impl Answer {
         self.put(name, value, true)
     }
 
-    /// `ngx_resp.add_header(name, value)`.
+    /// `core.response.add_header(name, value)`. What FlatBuffers hands over for no
+    /// value is no argument at all, and with one argument less APISIX deletes.
     pub fn add(&mut self, name: &[u8], value: Option<&[u8]>) -> Result<(), LuaError> {
-        if value.is_none() {
-            return Err(LuaError::new("invalid header value"));
-        }
-        self.put(name, value, false)
+        self.put(name, value, value.is_none())
     }
 
     fn put(&mut self, name: &[u8], value: Option<&[u8]>, over: bool) -> Result<(), LuaError> {
@@ -157,10 +155,28 @@ impl Answer {
         let single = SINGLE.iter().any(|single| same(&name, single.as_bytes()));
         if over || single {
             self.replace(name, value);
+        } else if same(&name, b"location") {
+            self.add_location(name, value);
         } else if !value.is_empty() {
             self.fields.0.push((name, value));
         }
         Ok(())
+    }
+
+    /// nginx loses sight of a `Location` that is only a path, so another one comes
+    /// beside it; any other is replaced.
+    fn add_location(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        let known = self
+            .fields
+            .0
+            .iter()
+            .rposition(|(known, value)| same(known, &name) && !value.starts_with(b"/"));
+        match known.and_then(|known| self.fields.0.get_mut(known)) {
+            Some(known) if !value.is_empty() => *known = (name, value),
+            Some(_) => self.fields.0.retain(|(known, _)| !same(known, &name)),
+            None if !value.is_empty() => self.fields.0.push((name, value)),
+            None => {}
+        }
     }
 
     /// One copy, in the place of the first.
@@ -387,9 +403,12 @@ mod tests {
         answer.set(b"location", Some(b"/1")).unwrap();
         answer.set(b"etag", Some(b"\"1\"")).unwrap();
         answer.add(b"etag", Some(b"\"2\"")).unwrap();
+        answer.add(b"location", Some(b"http://h/2")).unwrap();
+        answer.add(b"location", Some(b"http://h/3")).unwrap();
         answer.set(b"x-null", None).unwrap();
         answer.set(b"x-inj", Some(b"a\r\nb")).unwrap();
-        assert!(answer.add(b"x-null", None).is_err());
+        answer.set(b"x-null-again", Some(b"1")).unwrap();
+        answer.add(b"x-null-again", None).unwrap();
         assert!(answer.set(b"content-length", Some(b"many")).is_err());
         assert_eq!(
             names(&answer),
@@ -399,6 +418,7 @@ mod tests {
                 "set-cookie: b=2",
                 "location: /1",
                 "etag: \"2\"",
+                "location: http://h/3",
                 "x-inj: a%0D%0Ab"
             ]
         );

@@ -110,6 +110,15 @@ impl Body {
         self.done
     }
 
+    /// The whole body, if it has been read and is short.
+    #[must_use]
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        match &self.spool {
+            Some(Spool::Memory(body)) => Some(body),
+            _ => None,
+        }
+    }
+
     /// Bytes of body read so far.
     #[must_use]
     pub fn read_so_far(&self) -> u64 {

@@ -175,7 +175,7 @@ async fn fetch(exchange: &mut Exchange<'_>) -> Result<Fetched, End> {
             body.filter(|body| !body.is_empty())
         }
     };
-    let head = request_head(exchange, body.as_deref());
+    let head = request_head(exchange, body.as_deref())?;
     let mut whole = BytesMut::from(head.as_slice());
     whole.extend_from_slice(&body.unwrap_or_default());
     let mut none = Body::empty(Framing::None);
@@ -199,7 +199,7 @@ async fn fetch(exchange: &mut Exchange<'_>) -> Result<Fetched, End> {
     })
 }
 
-fn request_head(exchange: &mut Exchange<'_>, body: Option<&[u8]>) -> Vec<u8> {
+fn request_head(exchange: &mut Exchange<'_>, body: Option<&[u8]>) -> Result<Vec<u8>, End> {
     let request = &mut exchange.request;
     let target = if request.upstream_uri.is_empty() {
         request.with_args(&request.uri)
@@ -208,6 +208,10 @@ fn request_head(exchange: &mut Exchange<'_>, body: Option<&[u8]>) -> Vec<u8> {
     } else {
         request.with_args(&request.upstream_uri)
     };
+    let refused = |what: &str| End::from(Failure::Bad(format!("invalid characters in {what}")));
+    if !target.iter().all(|byte| in_target(*byte)) {
+        return Err(refused("the path or query"));
+    }
     let method = request.head.method.to_ascii_uppercase();
     let mut out = [&method[..], b" ", &target, b" HTTP/1.1\r\n"].concat();
     let mut field = |name: &[u8], value: &[u8]| {
@@ -224,6 +228,12 @@ fn request_head(exchange: &mut Exchange<'_>, body: Option<&[u8]>) -> Vec<u8> {
             continue;
         }
         for value in values {
+            if value
+                .iter()
+                .any(|byte| byte.is_ascii_control() && *byte != b'\t')
+            {
+                return Err(refused("a header"));
+            }
             field(name, value);
         }
     }
@@ -243,5 +253,10 @@ fn request_head(exchange: &mut Exchange<'_>, body: Option<&[u8]>) -> Vec<u8> {
         field(b"User-Agent", USER_AGENT);
     }
     out.extend_from_slice(b"\r\n");
-    out
+    Ok(out)
+}
+
+/// What lua-resty-http lets through in a path and, with `?`, in a query.
+fn in_target(byte: u8) -> bool {
+    byte > b' ' && !b"#<>`".contains(&byte)
 }
