@@ -51,12 +51,13 @@ impl Buckets {
     }
 
     /// Takes over what a store that all runners share has decided, so that this process
-    /// goes on from there when that is away.
+    /// goes on from there when that is away. What was taken here meanwhile stays taken.
     pub(crate) fn mirror(&self, items: &Items, decided: &Decision, now: u64) {
         let mut sets = self.sets();
         for (bucket, item) in decided.buckets().iter().zip(items.iter()) {
             let full_in = bucket.full_in(decided.now);
-            put(&mut sets, item.key, now.saturating_add(full_in));
+            let here = full_at(&sets, item.key);
+            put(&mut sets, item.key, here.max(now.saturating_add(full_in)));
         }
     }
 

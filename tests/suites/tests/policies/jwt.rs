@@ -13,5 +13,9 @@ async fn a_key_that_the_issuer_does_not_publish_signs_nothing() -> Result<()> {
     let admin = Token::platform("platform_admin");
     stack.client(&admin).await?.get(ANY).await?.expect(200)?;
     let unknown = stack.client(&admin.key_id(Some("invented"))).await?;
-    unknown.get(ANY).await?.refused(401, "TOKEN_INVALID").map(drop)
+    unknown
+        .get(ANY)
+        .await?
+        .refused(401, "TOKEN_INVALID")
+        .map(drop)
 }

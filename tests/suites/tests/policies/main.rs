@@ -12,3 +12,4 @@
 
 mod directory;
 mod jwt;
+mod limits;
