@@ -38,6 +38,8 @@ do $do$
 declare
     login text := $login;
     secret text := $password;
+    place record;
+    member text;
 begin
     if not exists (select from pg_roles where rolname = login) then
         execute format('create role %I login noinherit nosuperuser nocreatedb nocreaterole nobypassrls noreplication', login);
@@ -48,6 +50,17 @@ begin
     if exists (select from pg_roles where rolname = login and (rolsuper or rolbypassrls or rolinherit)) then
         raise exception 'the data login % must not be a superuser, have BYPASSRLS or inherit', login;
     end if;
+    -- Workspaces that were made before: theirs to reach, and to count.
+    for place in select n.nspname, substring(obj_description(n.oid, 'pg_namespace') from 'of tenant (tnt_[0-9A-Z]+)') as tenant
+                 from pg_namespace n where starts_with(n.nspname, 'ws_') loop
+        if place.tenant is not null then
+            insert into postern_data.workspace values (place.nspname, place.tenant) on conflict do nothing;
+        end if;
+        for member in select rolname from pg_roles where rolname in (place.nspname || '_owner', place.nspname || '_data') loop
+            execute format('grant %I to %I', member, login);
+        end loop;
+    end loop;
+
     execute format('grant usage on schema postern_data to %I', login);
     execute format('grant select, insert, update, delete on postern_data.record, postern_data.kept to %I', login);
     execute format('grant select on postern_data.workspace to %I', login);

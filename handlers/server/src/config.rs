@@ -3,6 +3,7 @@
 
 mod auth;
 mod database;
+mod postgres;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use serde::Deserialize;
 use auth::Auth;
 use database::Database;
 pub(crate) use database::secret;
+use postgres::Postgres;
+pub(crate) use postgres::parse as postgres_url;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -57,6 +60,8 @@ pub struct Config {
     pub provisioning: Provisioning,
     /// Keycloak, for the auth and iam families.
     pub auth: Option<Auth>,
+    /// Where rows are, for the postgres family.
+    pub postgres: Option<Postgres>,
     /// What the deployment tells of itself.
     #[serde(default)]
     pub api: Api,
@@ -283,6 +288,9 @@ impl Config {
                 "families: {family} has no backend here, or is not served by this build"
             );
         }
+        if let Some(postgres) = &self.postgres {
+            postgres.check()?;
+        }
         if let Some(auth) = &self.auth {
             auth.check()?;
         }
@@ -364,6 +372,7 @@ impl Config {
         FAMILIES
             .into_iter()
             .chain(auth.into_iter().flatten())
+            .chain(self.postgres.as_ref().map(|_| Family::Postgres))
             .collect()
     }
 
@@ -469,6 +478,13 @@ mod tests {
             (&auth("paceMs: 0"), "auth.paceMs"),
             (&auth("signups: {mode: anybody}"), "anybody"),
             ("otlp: {endpoint: 'collector:4318'}\n", "otlp.endpoint"),
+            ("families: [postgres]\n", "families: postgres"),
+            ("postgres: {maxRows: 0}\n", "postgres.maxRows"),
+            (
+                "postgres: {tenantConnections: 16}\n",
+                "postgres.tenantConnections",
+            ),
+            ("postgres: {statementMs: 0}\n", "postgres.statementMs"),
         ] {
             let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
             assert!(error.contains(named), "{more}: {error}");
@@ -482,17 +498,31 @@ mod tests {
         format!("auth:\n  keycloak: {{url: 'http://k', secretFile: /s}}\n  {more}\n")
     }
 
+    /// A section that is commented out in the shown file.
+    fn section(name: &str) -> String {
+        include_str!("../postern-handlers.yaml")
+            .lines()
+            .skip_while(|line| *line != format!("# {name}:"))
+            .take_while(|line| line.starts_with("# "))
+            .filter_map(|line| Some(format!("{}\n", line.strip_prefix("# ")?)))
+            .collect()
+    }
+
+    #[test]
+    fn the_shown_postgres_section_holds_the_defaults() {
+        let shown = read(&format!("{MINIMAL}{}", section("postgres"))).unwrap();
+        assert!(shown.families().contains(&Family::Postgres));
+        let mut shown = shown.postgres.unwrap();
+        let cluster = shown.cluster().unwrap();
+        assert_eq!(cluster.get_user(), Some("postern_data"));
+        shown.url = None;
+        assert_eq!(format!("{shown:?}"), format!("{:?}", Postgres::default()));
+    }
+
     /// The shown section is commented out: nobody has a Keycloak by default.
     #[test]
     fn the_shown_auth_section_holds_the_defaults() {
-        let file = include_str!("../postern-handlers.yaml");
-        let section: String = file
-            .lines()
-            .skip_while(|line| *line != "# auth:")
-            .take_while(|line| line.starts_with("# "))
-            .filter_map(|line| Some(format!("{}\n", line.strip_prefix("# ")?)))
-            .collect();
-        let shown = read(&format!("{MINIMAL}{section}")).unwrap();
+        let shown = read(&format!("{MINIMAL}{}", section("auth"))).unwrap();
         assert!(shown.families().contains(&Family::Iam));
         let mut plain = read(&format!("{MINIMAL}{}", auth("")))
             .unwrap()

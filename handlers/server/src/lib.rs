@@ -6,6 +6,7 @@
 
 mod config;
 mod directory;
+mod quotas;
 mod server;
 
 pub use config::Config;

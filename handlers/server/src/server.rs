@@ -18,14 +18,16 @@ use postern_contract::key_file;
 use postern_platform::Platform;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
+use postern_postgres::{Postgres, cluster};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::ServerTlsConfig;
 
-use crate::config::{Claims, Config, secret};
+use crate::config::{Claims, Config, postgres_url, secret};
 use crate::directory;
+use crate::quotas::ControlPlane;
 
 /// A configuration whose files are good.
 pub struct Prepared {
@@ -101,6 +103,7 @@ impl Prepared {
             config.bounds(),
             faults(&config),
         ));
+        prepare_data(&config).await?;
         let provisioning = Arc::new(Provisioning::new(pool.clone(), backends(&config, &pool)?));
         let purge = i32::from(config.provisioning.purge_after_days);
         let platform = Arc::new(Platform::new(
@@ -111,6 +114,7 @@ impl Prepared {
             purge,
             config.about(),
         ));
+        let (shared, cursors) = (Arc::clone(&ledger), cursor_keys.clone());
         let auth = match auth {
             None => None,
             Some(settings) => {
@@ -119,8 +123,24 @@ impl Prepared {
                 Some(Arc::new(auth.context("auth.keycloak")?))
             }
         };
+        let postgres = match &config.postgres {
+            None => None,
+            Some(settings) => {
+                let family = Postgres::new(
+                    settings.cluster().context("postgres")?,
+                    settings.bounds(),
+                    Arc::clone(&shared),
+                    cursors,
+                    Arc::new(ControlPlane(pool.clone())),
+                );
+                Some(Arc::new(family.context("postgres")?))
+            }
+        };
         let families = config.families();
         let mut router = platform.router();
+        if let Some(postgres) = &postgres {
+            router = router.merge(postgres.router());
+        }
         if let Some(auth) = &auth {
             router = router.merge(auth.router());
         }
@@ -153,6 +173,7 @@ impl Prepared {
             router,
             platform,
             auth,
+            postgres,
             provisioning,
             pool,
             claims,
@@ -171,6 +192,7 @@ pub struct Server {
     router: Router,
     platform: Arc<Platform>,
     auth: Option<Arc<Auth>>,
+    postgres: Option<Arc<Postgres>>,
     provisioning: Arc<Provisioning>,
     pool: PgPool,
     claims: Option<ClaimStore>,
@@ -221,8 +243,15 @@ impl Server {
             let ending = last.clone();
             background.spawn(async move { auth.keep_realms(ending).await });
         }
-        let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let every = Duration::from_millis(self.config.idempotency.sweep_ms);
+        if let (Some(family), Some(settings)) = (self.postgres, &self.config.postgres) {
+            let (direct, look) = (settings.direct().context("postgres")?, settings.look());
+            let (following, ending) = (Arc::clone(&family), last.clone());
+            background.spawn(async move { following.follow(direct, look, ending).await });
+            let ending = last.clone();
+            background.spawn(async move { family.sweep(every, ending).await });
+        }
+        let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let audit_days = self.config.audit_days;
         background.spawn(async move { platform.sweep(every, audit_days, ending).await });
         if let Some(Directory {
@@ -310,6 +339,30 @@ fn claims_url(config: &Config) -> Result<Option<SecretString>> {
     secret(url.as_ref(), url_file.as_deref()).context("claims")
 }
 
+/// Makes what the data cluster needs besides workspaces, the data login first, where
+/// this process may: it provisions the cluster and brings schemas up to date.
+async fn prepare_data(config: &Config) -> Result<()> {
+    let cluster = &config.provisioning.postgres;
+    let Some(settings) = &config.postgres else {
+        return Ok(());
+    };
+    if !cluster.enabled || !config.database.migrate {
+        return Ok(());
+    }
+    let admin = secret(cluster.url.as_ref(), cluster.url_file.as_deref());
+    let admin = match admin.context("provisioning.postgres")? {
+        Some(url) => url,
+        None => config.database.url().context("database")?,
+    };
+    let admin = postgres_url(&admin).context("provisioning.postgres")?;
+    let data = settings.cluster().context("postgres")?;
+    let login = data.get_user().unwrap_or_default();
+    cluster::prepare(&admin, login, data.get_password())
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("postgres: the data cluster cannot be prepared")
+}
+
 fn backends(config: &Config, control_plane: &PgPool) -> Result<Vec<Arc<dyn Backend>>> {
     let cluster = &config.provisioning.postgres;
     if !cluster.enabled {
@@ -327,10 +380,15 @@ fn backends(config: &Config, control_plane: &PgPool) -> Result<Vec<Arc<dyn Backe
             pool.max_connections(4).connect_lazy_with(options)
         }
     };
-    Ok(vec![Arc::new(PostgresBackend::new(
-        pool,
-        cluster.data_login.clone(),
-    ))])
+    let login = match (&cluster.data_login, &config.postgres) {
+        (Some(login), _) => Some(login.clone()),
+        (None, Some(settings)) => {
+            let data = settings.cluster().context("postgres")?;
+            data.get_user().map(str::to_owned)
+        }
+        (None, None) => None,
+    };
+    Ok(vec![Arc::new(PostgresBackend::new(pool, login))])
 }
 
 #[cfg(debug_assertions)]

@@ -83,6 +83,7 @@ fn fill(template: &str, place: Place, data_login: Option<&str>) -> String {
         .replace("$owner", &literal(&format!("ws_{ulid}_owner")))
         .replace("$data", &literal(&format!("ws_{ulid}_data")))
         .replace("$login", &login)
+        .replace("$tenant", &literal(&place.tenant.to_string()))
         .replace(
             "$comment",
             &literal(&format!(

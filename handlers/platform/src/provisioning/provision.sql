@@ -38,5 +38,11 @@ begin
         end;
         execute format('grant %I, %I to %I', owner_role, data_role, login_role);
     end if;
+
+    -- Whose the schema is, where the postgres family serves this cluster: quotas are counted by it.
+    if to_regclass('postern_data.workspace') is not null then
+        execute format('insert into postern_data.workspace values (%L, %L) on conflict (schema) do update set tenant = excluded.tenant',
+                       schema_name, $tenant);
+    end if;
 end
 $do$;

@@ -4,6 +4,9 @@ declare
     role_name text;
 begin
     execute format('drop schema if exists %I cascade', $schema);
+    if to_regclass('postern_data.workspace') is not null then
+        execute format('delete from postern_data.workspace where schema = %L', $schema);
+    end if;
     foreach role_name in array array[$data, $owner] loop
         if exists (select from pg_roles where rolname = role_name) then
             -- Takes the default privileges along.

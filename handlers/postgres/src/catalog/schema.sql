@@ -35,8 +35,10 @@ columns as (
                'base', t.base,
                'not_null', a.attnotnull,
                'default', case
-                   when a.attidentity <> '' then format('nextval(%L::regclass)', pg_get_serial_sequence(
-                       format('%I.%I', w.nspname, c.relname), a.attname))
+                   when a.attidentity <> '' then (
+                       select format('nextval(%L::regclass)', s.objid) from pg_depend s
+                       where s.refclassid = 'pg_class'::regclass and s.refobjid = a.attrelid
+                         and s.refobjsubid = a.attnum and s.classid = 'pg_class'::regclass and s.deptype = 'i')
                    when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
                'identity', nullif(a.attidentity, ''),
                'generated', a.attgenerated <> '') order by a.attnum) as list

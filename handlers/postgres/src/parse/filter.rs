@@ -337,7 +337,7 @@ fn branch(input: &mut Text<'_>, depth: usize) -> Parsed<Vec<Tree>> {
     let member = move |i: &mut Text<'_>| tree(i, depth);
     delimited(
         '('.context(expected("conditions in brackets")),
-        cut_err(separated(1..=super::MAX_CONDITIONS, member, ',')),
+        cut_err(separated(1..=2 * super::MAX_CONDITIONS, member, ',')),
         cut_err(')').context(expected("another condition or )")),
     )
     .parse_next(input)

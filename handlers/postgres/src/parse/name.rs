@@ -2,7 +2,7 @@
 
 use winnow::Parser;
 use winnow::ascii::digit1;
-use winnow::combinator::{alt, delimited, opt, peek, preceded, repeat};
+use winnow::combinator::{alt, cut_err, delimited, opt, peek, preceded, repeat};
 use winnow::token::{any, none_of, one_of, take_while};
 
 use super::{MAX_NAME, MAX_PATH, Parsed, Text, expected};
@@ -130,13 +130,13 @@ fn key(input: &mut Text<'_>) -> Parsed<Key> {
 
 /// `::type`, of the closed list.
 pub(super) fn cast(input: &mut Text<'_>) -> Parsed<&'static str> {
-    preceded("::", take_while(1.., |c: char| c.is_ascii_alphanumeric()))
-        .verify_map(|name: &str| {
-            CASTS
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name))
-                .map(|(_, sql)| *sql)
-        })
+    let known = take_while(1.., |c: char| c.is_ascii_alphanumeric()).verify_map(|name: &str| {
+        CASTS
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, sql)| *sql)
+    });
+    preceded("::", cut_err(known))
         .context(expected(
             "a cast such as ::text, ::int8, ::numeric, ::timestamptz, ::jsonb",
         ))

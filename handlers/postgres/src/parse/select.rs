@@ -1,7 +1,7 @@
 //! `select=id,total::text,customer:customers!inner(name,orders(*)),...address(city)`
 
 use winnow::Parser;
-use winnow::combinator::{alt, cut_err, delimited, opt, preceded, separated, terminated};
+use winnow::combinator::{alt, cut_err, delimited, opt, preceded, repeat, separated, terminated};
 use winnow::error::ErrMode;
 
 use super::name::{Field, cast, field, name};
@@ -70,12 +70,19 @@ pub(super) fn items(input: &mut Text<'_>) -> Parsed<Vec<Item>> {
 }
 
 fn list(input: &mut Text<'_>, depth: usize) -> Parsed<Vec<Item>> {
-    separated(0..=MAX_ITEMS, move |i: &mut Text<'_>| item(i, depth), ',').parse_next(input)
+    if input.is_empty() || input.starts_with(')') {
+        return Ok(Vec::new());
+    }
+    let one = move |i: &mut Text<'_>| item(i, depth);
+    let first = cut_err(one).parse_next(input)?;
+    // After a comma there is another one, whatever is wrong with it.
+    let others: Vec<Item> = repeat(0..MAX_ITEMS, preceded(',', cut_err(one))).parse_next(input)?;
+    Ok(std::iter::once(first).chain(others).collect())
 }
 
 fn item(input: &mut Text<'_>, depth: usize) -> Parsed<Item> {
     let embed = move |i: &mut Text<'_>| embed(i, depth).map(Item::Embed);
-    alt(('*'.value(Item::All), embed, count, column))
+    alt(('*'.value(Item::All), count, embed, column))
         .context(expected(
             "a column, *, or a table with its columns in brackets",
         ))

@@ -1,9 +1,9 @@
 //! Statements that read.
 //!
 //! ```sql
-//! SELECT row_to_json(r)::text, p."k"                  -- a row's JSON, and its place in the order
+//! SELECT row_to_json(r.*)::text, p."k"                  -- a row's JSON, and its place in the order
 //! FROM (SELECT t0."id" AS "c0",
-//!              (SELECT row_to_json(r) FROM (SELECT t1."name" AS "name" FROM … t1 WHERE …) r) AS "c1",
+//!              (SELECT row_to_json(r.*) FROM (SELECT t1."name" AS "name" FROM … t1 WHERE …) r) AS "c1",
 //!              ARRAY[t0."id"::text] AS "k"
 //!       FROM "ws_…"."orders" t0 WHERE … ORDER BY … LIMIT … OFFSET …) p
 //! CROSS JOIN LATERAL (SELECT p."c0" AS "id", p."c1" AS "customer") r
@@ -21,7 +21,7 @@ use super::{Alias, Sql};
 /// version instead, where it is asked for.
 pub(crate) fn list(rows: &Rows, versions: bool) -> Sql {
     let mut sql = Sql::default();
-    sql.word("SELECT row_to_json(r)::text, p.\"k\" FROM (SELECT ");
+    sql.word("SELECT row_to_json(r.*)::text, p.\"k\" FROM (SELECT ");
     let own = sql.fresh();
     inner_outputs(&mut sql, &rows.outputs, own);
     if !rows.outputs.is_empty() {
@@ -151,14 +151,14 @@ fn shown(sql: &mut Sql, what: &Shown, own: Alias) {
             sql.word("count(*)");
         }
         Shown::Embedded(embedded) if embedded.many => {
-            sql.word("(SELECT coalesce(json_agg(r), '[]'::json) FROM (SELECT ");
+            sql.word("(SELECT coalesce(json_agg(r.*), '[]'::json) FROM (SELECT ");
             embedded_rows(sql, embedded, own, |sql, inner| {
                 members(sql, &embedded.rows.outputs, inner);
             });
             sql.word(") r)");
         }
         Shown::Embedded(embedded) => {
-            sql.word("(SELECT row_to_json(r) FROM (SELECT ");
+            sql.word("(SELECT row_to_json(r.*) FROM (SELECT ");
             embedded_rows(sql, embedded, own, |sql, inner| {
                 members(sql, &embedded.rows.outputs, inner);
             });

@@ -2,7 +2,7 @@
 //!
 //! ```sql
 //! WITH w AS (INSERT INTO … SELECT … FROM json_to_recordset($1::json) AS j("a" int8, …) RETURNING *)
-//! SELECT row_to_json(r)::text FROM w AS t0 CROSS JOIN LATERAL (SELECT t0."a" AS "a", …) r
+//! SELECT row_to_json(r.*)::text FROM w AS t0 CROSS JOIN LATERAL (SELECT t0."a" AS "a", …) r
 //! ```
 //! Bodies are bound whole: PostgreSQL reads each value as its column's type, so no digit
 //! passes through a type of ours. Without a representation it is the bare change, and the
@@ -165,7 +165,7 @@ fn close(sql: &mut Sql, shown: bool, rows: &Rows, own: Alias, returning: &'stati
     if !returning.is_empty() {
         sql.word(" ").word(returning);
     }
-    sql.word(") SELECT row_to_json(r)::text FROM w AS ")
+    sql.word(") SELECT row_to_json(r.*)::text FROM w AS ")
         .alias(own);
     sql.word(" CROSS JOIN LATERAL (SELECT ");
     members(sql, &rows.outputs, own);
@@ -178,12 +178,13 @@ pub(crate) fn call(plan: &Call) -> Sql {
     let own = sql.fresh();
     match &plan.rows {
         None => {
-            sql.word("SELECT to_json(f)::text FROM ");
+            // No column of a result is called so.
+            sql.word("SELECT to_json(\"?value\")::text FROM ");
             function(&mut sql, &plan.source);
-            sql.word(" AS f");
+            sql.word(" AS \"?value\"");
         }
         Some(rows) => {
-            sql.word("SELECT row_to_json(r)::text FROM (SELECT f.* FROM ");
+            sql.word("SELECT row_to_json(r.*)::text FROM (SELECT f.* FROM ");
             function(&mut sql, &plan.source);
             sql.word(" AS f) AS ").alias(own);
             sql.word(" CROSS JOIN LATERAL (SELECT ");

@@ -71,7 +71,7 @@ impl Database {
         Ok((pool, options))
     }
 
-    fn url(&self) -> Result<SecretString> {
+    pub(crate) fn url(&self) -> Result<SecretString> {
         if let Some(url) = secret(self.url.as_ref(), self.url_file.as_deref())? {
             return Ok(url);
         }
