@@ -36,6 +36,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
 pub(in crate::plugins) use address::Address;
+pub use address::DirectoryTls;
 use flights::Flights;
 use link::Link;
 

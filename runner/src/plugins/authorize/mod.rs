@@ -27,6 +27,7 @@ use crate::{ConfigError, Flow, Plugin, Registry, Reply, Request};
 use denials::Denials;
 pub(in crate::plugins) use directory::Address;
 use directory::Directory;
+pub use directory::DirectoryTls;
 use policy::{Answers, Halt};
 
 /// Judges scope, roles, tenant, workspace, capability.
@@ -40,10 +41,12 @@ pub struct Authorize {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct AuthorizeSettings {
-    /// Who knows tenants and workspaces: `unix:/path` or `http://host:port`, the latter
-    /// without encryption, so within one machine or one trusted network. Without it,
-    /// routes with `authorize` are closed.
+    /// Who knows tenants and workspaces: `unix:/path`, or `https://host:port` with
+    /// `directory_tls`; `http://host:port` has no encryption, so it is for one machine only.
+    /// Without it, routes with `authorize` are closed.
     pub directory: Option<String>,
+    /// The certificates of both sides, for `https://`.
+    pub directory_tls: Option<DirectoryTls>,
     /// The families that this deployment serves; the others answer 503
     /// `FAMILY_UNAVAILABLE`. By default all.
     pub families: BTreeSet<Family>,
@@ -59,6 +62,7 @@ impl Default for AuthorizeSettings {
     fn default() -> Self {
         Self {
             directory: None,
+            directory_tls: None,
             families: Family::ALL.into(),
             max_staleness_seconds: 300,
             cached_entries: 50_000,
@@ -79,6 +83,7 @@ impl Authorize {
     pub fn new(settings: AuthorizeSettings) -> anyhow::Result<Self> {
         let AuthorizeSettings {
             directory,
+            directory_tls,
             families,
             max_staleness_seconds,
             cached_entries,
@@ -90,7 +95,7 @@ impl Authorize {
         let max_staleness = Duration::from_secs(max_staleness_seconds);
         let directory = match directory {
             Some(address) => Some(Arc::new(Directory::new(
-                Address::parse(&address)?,
+                Address::parse(&address, directory_tls.as_ref())?,
                 max_staleness,
                 cached_entries,
             ))),

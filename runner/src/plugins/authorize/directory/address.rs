@@ -1,12 +1,13 @@
 //! Where the directory is, and connections to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hyper_util::rt::TokioIo;
 use postern_directory::directory_client::DirectoryClient;
+use serde::Deserialize;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::ANSWER;
 
@@ -20,20 +21,45 @@ pub(in crate::plugins) enum Address {
     Memory(tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>),
 }
 
+/// Certificates for a directory over TCP, PEM files, read when a worker starts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DirectoryTls {
+    /// The authority of the directory's certificate.
+    pub authority: PathBuf,
+    /// The runner's own chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+const FIELD: &str = "plugins.authorize.directory";
+
 impl Address {
-    /// `unix:/path` or `http://host:port`.
-    pub(in crate::plugins) fn parse(text: &str) -> anyhow::Result<Self> {
-        const FIELD: &str = "plugins.authorize.directory";
+    /// `unix:/path`, `https://host:port` with certificates, or `http://host:port`.
+    pub(in super::super) fn parse(text: &str, tls: Option<&DirectoryTls>) -> anyhow::Result<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
         }
-        if !text.starts_with("http://") {
-            bail!("{FIELD}: {text:?} is neither unix:/path nor http://host:port");
-        }
-        let endpoint = Endpoint::from_shared(text.to_owned()).context(FIELD)?;
-        Ok(Self::Tcp(Box::new(
-            endpoint.connect_timeout(ANSWER).tcp_nodelay(true),
-        )))
+        let endpoint = || {
+            let endpoint = Endpoint::from_shared(text.to_owned()).context(FIELD)?;
+            Ok(endpoint.connect_timeout(ANSWER).tcp_nodelay(true))
+        };
+        let endpoint: anyhow::Result<Endpoint> = match (text.split_once("://"), tls) {
+            (Some(("http", _)), None) => endpoint(),
+            (Some(("https", _)), Some(files)) => {
+                let tls = endpoint()?.tls_config(files.config()?);
+                tls.context("plugins.authorize.directoryTls")
+            }
+            (Some(("https", _)), None) => {
+                bail!("plugins.authorize.directoryTls: {text} needs certificates")
+            }
+            (Some(("http", _)), Some(_)) => {
+                bail!("{FIELD}: {text} has certificates and would not use them: https://")
+            }
+            _ => bail!("{FIELD}: {text:?} is neither unix:/path nor https://host:port"),
+        };
+        Ok(Self::Tcp(Box::new(endpoint?)))
     }
 
     /// A client with a connection of its own, made when it is first used.
@@ -63,5 +89,30 @@ impl Address {
             }
         };
         DirectoryClient::new(channel)
+    }
+}
+
+impl DirectoryTls {
+    fn config(&self) -> anyhow::Result<ClientTlsConfig> {
+        // In a build where another crate brings a second provider rustls has no default. It
+        // fails when there is one already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let read = |field: &str, path: &Path| {
+            let named = || {
+                format!(
+                    "plugins.authorize.directoryTls.{field}: cannot read {}",
+                    path.display()
+                )
+            };
+            std::fs::read(path).with_context(named)
+        };
+        let identity = Identity::from_pem(
+            read("certificate", &self.certificate)?,
+            read("key", &self.key)?,
+        );
+        let authority = Certificate::from_pem(read("authority", &self.authority)?);
+        Ok(ClientTlsConfig::new()
+            .identity(identity)
+            .ca_certificate(authority))
     }
 }

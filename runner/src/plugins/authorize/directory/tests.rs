@@ -5,6 +5,7 @@
 mod fake;
 
 use futures::future::join_all;
+use postern_directory::directory_server::DirectoryServer;
 use postern_directory::{Denial, HEARTBEAT, SILENCE, Status as State};
 use tokio_util::sync::CancellationToken;
 
@@ -334,6 +335,84 @@ async fn a_gap_and_a_reset_have_everything_asked_for_again() {
     assert_eq!(scene.fake.asked(), asked + 1);
 }
 
+/// A directory over TCP, with certificates on both sides.
+#[tokio::test]
+async fn over_tcp_both_sides_show_who_they_are() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+    let authority = || {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        (pem, Issuer::new(params, key))
+    };
+    let vouch = |(_, issuer): &(String, Issuer<'static, KeyPair>)| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let signed = params.signed_by(&key, issuer).unwrap();
+        (signed.pem(), key.serialize_pem())
+    };
+    let (handlers, runners, strangers) = (authority(), authority(), authority());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let tls = |name: &str, trusted: &str, (certificate, key): (String, String)| DirectoryTls {
+        authority: file(&format!("{name}-ca.pem"), trusted),
+        certificate: file(&format!("{name}.pem"), &certificate),
+        key: file(&format!("{name}.key"), &key),
+    };
+    let ours = tls("runner", &handlers.0, vouch(&runners));
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let (fake, _) = Fake::serve();
+    let id = tenant();
+    fake.tenant(&id, State::Active);
+    let trusting = Address::parse(&address, Some(&ours)).unwrap();
+    let (certificate, key) = vouch(&handlers);
+    let serving = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, key))
+        .client_ca_root(Certificate::from_pem(&runners.0));
+    let mut server = Server::builder().tls_config(serving).unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let service = DirectoryServer::from_arc(fake);
+    tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
+
+    let ask = async |address| {
+        let directory = Arc::new(Directory::new(address, STALENESS, 10));
+        directory.find(&id).await.map(|entry| entry.value.is_some())
+    };
+    assert_eq!(ask(trusting).await, Ok(true));
+    for other in [
+        tls("stranger", &handlers.0, vouch(&strangers)),
+        tls("deceived", &strangers.0, vouch(&runners)),
+    ] {
+        let address = Address::parse(&address, Some(&other)).unwrap();
+        assert_eq!(ask(address).await, Err(Away), "{other:?}");
+    }
+    let missing = DirectoryTls {
+        key: folder.path().join("none"),
+        ..ours.clone()
+    };
+    for (text, tls) in [
+        (address.as_str(), None),
+        (address.as_str(), Some(&missing)),
+        ("http://localhost:1", Some(&ours)),
+        ("localhost:1", None),
+    ] {
+        let error = format!("{:#}", Address::parse(text, tls).unwrap_err());
+        assert!(error.contains("plugins.authorize.directory"), "{error}");
+    }
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -355,7 +434,7 @@ fn memory_is_bounded_by_the_number_of_entries() {
         .build()
         .unwrap();
     let _within = runtime.enter();
-    let address = Address::parse("unix:/nowhere").unwrap();
+    let address = Address::parse("unix:/nowhere", None).unwrap();
     let directory = Directory::new(address, STALENESS, CAPACITY);
     let before = resident();
     let mut most = 0;
