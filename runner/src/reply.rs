@@ -44,7 +44,8 @@ const FRAMING: [&str; 4] = [
 
 impl Reply {
     /// An answer without headers and body. A status outside 200–599 hangs the
-    /// client or is sent as 200 by the gateway; it becomes a 500.
+    /// client or is sent as 200 by the gateway, and at 408, 444 and 499 it closes
+    /// the connection without an answer; these become a 500.
     #[must_use]
     pub fn new(status: u16) -> Self {
         Self {
@@ -228,9 +229,24 @@ impl Finished {
 }
 
 fn checked(status: u16) -> u16 {
-    if (200..=599).contains(&status) {
-        status
-    } else {
-        500
+    match status {
+        408 | 444 | 499 => 500,
+        200..=599 => status,
+        _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_that_the_gateway_cannot_send_are_500() {
+        for status in [0, 101, 199, 408, 444, 499, 600, u16::MAX] {
+            assert_eq!(Reply::new(status).status(), 500, "{status}");
+        }
+        for status in [200, 204, 404, 409, 445, 498, 500, 599] {
+            assert_eq!(Reply::new(status).status(), status);
+        }
     }
 }
