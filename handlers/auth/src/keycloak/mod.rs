@@ -60,6 +60,8 @@ pub enum KeycloakError {
 
 /// The largest answer that is read. A page of users is below 300 KB.
 const MAX_ANSWER: usize = 4 << 20;
+/// A realm takes a second or two to make where nothing else runs.
+const MAKE_REALM: Duration = Duration::from_secs(60);
 /// After this a client that was refused for lack of Keycloak may ask again.
 const RETRY_SECONDS: &str = "2";
 
@@ -67,6 +69,7 @@ pub(crate) struct Keycloak {
     http: reqwest::Client,
     url: Url,
     account: ServiceAccount,
+    timeout: Duration,
     slots: Semaphore,
 }
 
@@ -116,6 +119,7 @@ impl Keycloak {
             http,
             account: ServiceAccount::new(connection.realm, connection.client_id, connection.secret),
             url,
+            timeout: connection.timeout,
             slots: Semaphore::new(connection.concurrency),
         })
     }
@@ -163,13 +167,32 @@ impl Keycloak {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
+        self.admin_within(self.timeout, method, segments, query, body)
+            .await
+    }
+
+    /// Makes a realm, for which nobody waits: Keycloak makes its keys and a hundred rows,
+    /// and on a busy machine that takes longer than a request may.
+    pub(crate) async fn make_realm(&self, body: &Value) -> Result<Answer, Failure> {
+        self.admin_within(MAKE_REALM, Method::POST, &[], &[], Some(body))
+            .await
+    }
+
+    async fn admin_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
         let mut url = self.at(&[&["admin", "realms"], segments].concat());
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let ask = async |token: &str| {
             let request = self.http.request(method.clone(), url.clone());
-            let request = request.bearer_auth(token);
+            let request = request.bearer_auth(token).timeout(limit);
             let request = match body {
                 Some(body) => request.json(body),
                 None => request,

@@ -17,8 +17,8 @@ use crate::Auth;
 
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// A realm takes a second or two to make; one that takes longer failed.
-const STEP: Duration = Duration::from_secs(30);
+/// What takes longer failed; above the bounds of what is asked on the way.
+const STEP: Duration = Duration::from_secs(90);
 
 /// Works the queue off, forever.
 pub(crate) async fn keep(app: &Auth) {
@@ -82,10 +82,7 @@ impl Auth {
     /// In one request, which Keycloak carries out in one transaction.
     async fn make_realm(&self, realm: &str, tenant: &Tenant) -> Result<(), Failure> {
         let whole = representation::realm(self, realm, tenant);
-        let answer = self
-            .keycloak
-            .admin(Method::POST, &[], &[], Some(&whole))
-            .await?;
+        let answer = self.keycloak.make_realm(&whole).await?;
         match answer.status {
             StatusCode::CREATED => {
                 tracing::info!(tenant = %tenant.id, realm, "a realm was made");

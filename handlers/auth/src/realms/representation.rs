@@ -81,7 +81,6 @@ pub(super) fn realm(app: &Auth, name: &str, tenant: &Tenant) -> Value {
         "enabled": tenant.active,
         "sslRequired": "external",
         "registrationAllowed": app.signups.mode == SignupMode::Open,
-        "registrationEmailAsUsername": true,
         "loginWithEmailAllowed": true,
         "resetPasswordAllowed": true,
         "bruteForceProtected": true,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::realm::{Realm, User};
 use crate::http::{Http, Reply, append};
+use crate::token::unique;
 
 /// The admin's tokens live for 60 s; a new one is taken well before.
 const RENEW_AFTER: Duration = Duration::from_secs(30);
@@ -86,6 +87,40 @@ impl Admin {
             .await?
             .expect(201)?;
         Ok(())
+    }
+
+    /// Makes a client in `master` whose own account may do everything, as the handlers
+    /// need it. Answers with its secret.
+    ///
+    /// # Errors
+    /// Keycloak refuses.
+    pub async fn service_account(&self, client: &str) -> Result<String> {
+        let secret = unique();
+        let whole = json!({
+            "clientId": client,
+            "secret": secret,
+            "serviceAccountsEnabled": true,
+            "standardFlowEnabled": false,
+        });
+        self.call(Method::POST, "/master/clients", Some(whole))
+            .await?
+            .expect(201)?;
+        let found = self
+            .call(
+                Method::GET,
+                &format!("/master/clients?clientId={client}"),
+                None,
+            )
+            .await?
+            .text_at("/0/id")?;
+        let path = format!("/master/clients/{found}/service-account-user");
+        let user = self.call(Method::GET, &path, None).await?.text_at("/id")?;
+        let role = self.call(Method::GET, "/master/roles/admin", None).await?;
+        let path = format!("/master/users/{user}/role-mappings/realm");
+        self.call(Method::POST, &path, Some(json!([role.json()?])))
+            .await?
+            .expect(204)?;
+        Ok(secret)
     }
 
     /// Makes a user in a realm.

@@ -1,0 +1,133 @@
+//! Tokens that are given up, and tokens that are only claimed to be somebody's.
+
+use anyhow::{Result, ensure};
+use postern_harness::api::Client;
+use postern_harness::http::Reply;
+use postern_harness::keycloak::Keycloak;
+use postern_harness::wait_for;
+use serde_json::{Value, json};
+
+use crate::world::{Home, KNOWN, World, bearer};
+
+async fn revoke(world: &World, body: Value) -> Result<Reply> {
+    let reply = world
+        .stack
+        .anonymous()
+        .post("/v1/auth/revoke", &body)
+        .await?;
+    if reply.status == 200 {
+        assert_eq!(reply.json()?, json!({}));
+        assert_eq!(reply.one("cache-control")?, "no-store");
+    }
+    Ok(reply)
+}
+
+async fn ends(client: &Client) -> Result<()> {
+    wait_for("the token to be refused", KNOWN, async || {
+        let reply = client.get("/v1/workspaces").await?;
+        ensure!(reply.status == 401, "{reply:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Tokens of somebody, and a client with the access token.
+async fn log_in(world: &World, home: &Home<'_>, password: &str) -> Result<(Reply, Client)> {
+    let tokens = world
+        .token(home.log_in("ada", password))
+        .await?
+        .expect(200)?;
+    let client = bearer(&world.stack.anonymous(), &tokens)?;
+    client.get("/v1/workspaces").await?.expect(200)?;
+    Ok((tokens, client))
+}
+
+#[tokio::test]
+async fn either_token_ends_the_session() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("ends").await?;
+    let password = home
+        .user(Keycloak::shared().await?, "ada", &["tenant_admin"])
+        .await?;
+    let (_, other) = log_in(world, &home, &password).await?;
+    for name in ["access_token", "refresh_token"] {
+        let (tokens, client) = log_in(world, &home, &password).await?;
+        let token = tokens.text_at(&format!("/{name}"))?;
+        revoke(world, json!({"token": token, "tokenTypeHint": name}))
+            .await?
+            .expect(200)?;
+        ends(&client).await?;
+        let refresh =
+            json!({"tenant": home.tenant.slug, "refreshToken": tokens.text_at("/refresh_token")?});
+        let refreshed = world
+            .stack
+            .anonymous()
+            .post("/v1/auth/refresh", &refresh)
+            .await?;
+        refreshed.refused(401, "INVALID_CREDENTIALS")?;
+        // Once more: there is nothing left to end.
+        revoke(world, json!({"token": token})).await?.expect(200)?;
+    }
+    other.get("/v1/workspaces").await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clients_own_token_ends_alone() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("alone").await?;
+    let (id, secret) = home.robot(&["workspaces:read"], "tenant_operator").await?;
+    let body = json!({"grantType": "client_credentials", "tenant": home.tenant.slug,
+        "clientId": id, "clientSecret": secret});
+    let first = world.token(body.clone()).await?.expect(200)?;
+    let second = world.token(body).await?.expect(200)?;
+    let [first_client, second_client] = [
+        bearer(&world.stack.anonymous(), &first)?,
+        bearer(&world.stack.anonymous(), &second)?,
+    ];
+    revoke(world, json!({"token": first.text_at("/access_token")?}))
+        .await?
+        .expect(200)?;
+    ends(&first_client).await?;
+    second_client.get("/v1/workspaces").await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_ends_what_they_do_not_hold() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("forged").await?;
+    let password = home
+        .user(Keycloak::shared().await?, "ada", &["tenant_admin"])
+        .await?;
+    let (tokens, client) = log_in(world, &home, &password).await?;
+    let spoilt = |name: &str| -> Result<String> {
+        let token = tokens.text_at(&format!("/{name}"))?;
+        let (front, signature) = token.rsplit_once('.').unwrap();
+        let signature: String = signature.chars().rev().collect();
+        Ok(format!("{front}.{signature}"))
+    };
+    for token in [
+        spoilt("access_token")?,
+        spoilt("refresh_token")?,
+        "no token".into(),
+        "a.b.c".into(),
+        client.token().unwrap_or_default().replace('.', ""),
+    ] {
+        revoke(world, json!({"token": token})).await?.expect(200)?;
+    }
+    for body in [
+        json!({}),
+        json!({"token": 7}),
+        json!({"token": ""}),
+        json!({"token": "t", "other": 1}),
+    ] {
+        revoke(world, body)
+            .await?
+            .refused(400, "VALIDATION_ERROR")?;
+    }
+    // Longer than a revocation needs to be known.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    client.get("/v1/workspaces").await?.expect(200)?;
+    Ok(())
+}
