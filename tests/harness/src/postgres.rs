@@ -121,7 +121,8 @@ impl Cluster {
     /// It has ended.
     pub fn pause(&self) -> Result<()> {
         self.process.signal(Signal::STOP)?;
-        self.signal_backends(Signal::STOP)
+        signal_all(&self.backends()?, Signal::STOP);
+        Ok(())
     }
 
     /// Lets it go on after [`Cluster::pause`].
@@ -129,7 +130,7 @@ impl Cluster {
     /// # Errors
     /// It has ended.
     pub fn resume(&self) -> Result<()> {
-        self.signal_backends(Signal::CONT)?;
+        signal_all(&self.backends()?, Signal::CONT);
         self.process.signal(Signal::CONT)
     }
 
@@ -140,23 +141,27 @@ impl Cluster {
     pub async fn restart(&mut self) -> Result<()> {
         // Stopped first, it starts no backend that would be missed.
         self.pause()?;
-        self.signal_backends(Signal::KILL)?;
+        let backends = self.backends()?;
+        signal_all(&backends, Signal::KILL);
         self.process.kill()?;
+        // The shared memory is theirs until the last is gone.
+        wait_for("the killed backends to end", STOP_LIMIT, async || {
+            let left = backends.iter().find(|backend| !has_ended(**backend));
+            ensure!(left.is_none(), "{left:?} is there");
+            Ok(())
+        })
+        .await?;
         self.process = Self::run(&self.folder, self.address, self.durability).await?;
         Ok(())
     }
 
-    /// To each child: they are in process groups of their own.
-    fn signal_backends(&self, signal: Signal) -> Result<()> {
+    /// Its children, which are in process groups of their own.
+    fn backends(&self) -> Result<Vec<Pid>> {
         let id = self.process.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
             .context("PostgreSQL has ended")?;
-        for child in children.split_whitespace() {
-            let child = child.parse().ok().and_then(Pid::from_raw);
-            // One that has just ended is none that goes on.
-            let _ = child.map(|child| rustix::process::kill_process(child, signal));
-        }
-        Ok(())
+        let ids = children.split_whitespace().map(str::parse);
+        Ok(ids.flatten().filter_map(Pid::from_raw).collect())
     }
 
     /// Ends it cleanly: what runs is rolled back, the log is flushed.
@@ -166,6 +171,21 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<()> {
         self.process.stop(Signal::INT, STOP_LIMIT).await
     }
+}
+
+fn signal_all(processes: &[Pid], signal: Signal) {
+    for process in processes {
+        // One that has just ended is none that goes on.
+        let _ = rustix::process::kill_process(*process, signal);
+    }
+}
+
+/// Whether it is gone, or waits only for whoever adopted it to look.
+fn has_ended(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    stat.ok()
+        .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('Z')))
+        .unwrap_or(true)
 }
 
 /// A postmaster whose launcher was killed may still be shutting down, and the

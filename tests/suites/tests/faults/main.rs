@@ -20,6 +20,7 @@ mod postgres;
 mod processes;
 mod provisioning;
 mod runner;
+mod storm;
 
 use std::time::Duration;
 

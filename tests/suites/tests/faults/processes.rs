@@ -8,11 +8,16 @@ use postern_harness::wait_for;
 use rustix::process::{Pid, Signal};
 
 fn children(id: i32) -> Result<Vec<i32>> {
-    let text = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-    Ok(text
-        .split_whitespace()
-        .filter_map(|id| id.parse().ok())
-        .collect())
+    // Each thread has the children that it started.
+    let mut children = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("children"))?;
+        children.extend(
+            text.split_whitespace()
+                .filter_map(|id| id.parse::<i32>().ok()),
+        );
+    }
+    Ok(children)
 }
 
 /// The runner's worker: the child of the supervisor, which is a child of the gateway.
@@ -26,6 +31,18 @@ pub(super) async fn worker(stack: &mut Stack) -> Result<Pid> {
             .collect();
         let [one] = workers[..] else {
             anyhow::bail!("the workers are {workers:?}");
+        };
+        Pid::from_raw(one).context("no process has the id 0")
+    })
+    .await
+}
+
+/// The runner's supervisor, a child of the gateway.
+pub(super) async fn supervisor(stack: &mut Stack) -> Result<Pid> {
+    let gateway = i32::try_from(stack.services()?.gateway().id())?;
+    wait_for("the runner", Duration::from_secs(10), async || {
+        let [one] = children(gateway)?[..] else {
+            anyhow::bail!("the gateway has no one child");
         };
         Pid::from_raw(one).context("no process has the id 0")
     })
