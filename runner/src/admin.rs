@@ -109,7 +109,10 @@ async fn accept(service: Arc<Service>, listener: Listener) {
 
 async fn answer(service: &Service, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, crate::metrics::render()),
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            metrics::gauge!("postern_waiting").set(service.places.taken() as f64);
+            (StatusCode::OK, crate::metrics::render())
+        }
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".into()),
         (&Method::GET | &Method::HEAD, "/readyz") => ready(service),
         (&Method::GET | &Method::HEAD, _) => (

@@ -13,6 +13,7 @@ use crate::plugin::{ConfigError, Flow, Plugin};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::response::Response;
+use crate::waiting::{Places, shed};
 
 /// A route's plugins, ready to judge.
 pub struct Chain {
@@ -42,11 +43,11 @@ impl Chain {
         &self.links
     }
 
-    /// Asks plugin after plugin about a request.
-    pub(crate) async fn on_request(&self, request: &mut Request<'_>) -> Verdict {
+    /// Asks plugin after plugin about a request; those that wait do so in one of the places.
+    pub(crate) async fn on_request(&self, request: &mut Request<'_>, places: &Places) -> Verdict {
         for link in &self.links {
             request.asked = link.name;
-            match link.on_request(request).await {
+            match link.on_request(request, places).await {
                 Flow::Next => {}
                 Flow::Pass => return Verdict::Forward,
                 Flow::Stop(reply) => return Verdict::Stop(link.name, reply),
@@ -86,10 +87,13 @@ pub(crate) struct Link {
 
 impl Link {
     /// Asks the plugin, and counts what it says.
-    pub(crate) async fn on_request(&self, request: &mut Request<'_>) -> Flow {
+    pub(crate) async fn on_request(&self, request: &mut Request<'_>, places: &Places) -> Flow {
         let flow = match self.bound.at_once(request) {
             Some(flow) => flow,
-            None => self.bound.on_request(request).await,
+            None => match places.take() {
+                Some(_place) => self.bound.on_request(request).await,
+                None => shed(self.name),
+            },
         };
         match &flow {
             Flow::Next => self.next.increment(1),

@@ -96,6 +96,14 @@ impl Events {
         }
     }
 
+    /// Somebody called who may not.
+    pub(crate) fn stranger(&self, error: &dyn Display) {
+        metrics::counter!("postern_strangers_total").increment(1);
+        if self.complaints.allows() {
+            tracing::warn!(%error, "a connection was closed");
+        }
+    }
+
     /// Something came that is no frame, or not the one that was due.
     pub(crate) fn malformed(&self, error: &dyn Display) {
         self.malformed.increment(1);

@@ -48,6 +48,7 @@ pub mod response;
 mod rpc;
 mod supervisor;
 pub mod testkit;
+mod waiting;
 mod worker;
 
 pub use chain::Chain;

@@ -60,6 +60,18 @@ fn describe() {
         "postern_log_dropped_total",
         "Log lines dropped because their reader was slow."
     );
+    describe_counter!(
+        "postern_shed_total",
+        "Requests refused because limits.waiting others waited, by the plugin they came to."
+    );
+    describe_counter!(
+        "postern_strangers_total",
+        "Connections closed because socket.allowUsers and allowGroups do not name the caller."
+    );
+    describe_gauge!(
+        "postern_waiting",
+        "Requests that wait for a store, the directory or an issuer."
+    );
     describe_gauge!("postern_connections", "Open connections of the gateway.");
     describe_gauge!(
         "postern_configurations",

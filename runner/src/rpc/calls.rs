@@ -22,12 +22,15 @@ use crate::extra::Extra;
 use crate::reply::{Finished, Reply};
 use crate::request::Request;
 use crate::response::Response;
+use crate::waiting::Places;
 
 /// What all connections of a worker share.
 pub(crate) struct Service {
     pub(crate) configurations: Configurations,
     pub(crate) limits: LimitsConfig,
     pub(crate) events: Events,
+    /// For requests whose plugins have to wait.
+    pub(crate) places: Places,
 }
 
 /// What becomes of a connection after a frame.
@@ -75,7 +78,9 @@ impl Service {
         let mut request = Request::new(call, link);
         let verdict = match &*prepared {
             Ok(chain) => {
-                let judged = self.judge(chain.on_request(&mut request)).await;
+                let judged = self
+                    .judge(chain.on_request(&mut request, &self.places))
+                    .await;
                 judged.unwrap_or_else(|failure| failure.verdict(request.asked))
             }
             Err(_) => misconfigured(),

@@ -9,7 +9,7 @@
 //! takes over accepting *and* the idle connections. SIGTERM: drained within 1 s.
 
 mod child;
-mod privileges;
+pub(crate) mod privileges;
 mod socket;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! A gateway's end of the RPC, with the runner in the same process.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use postern_wire::Side;
 use postern_wire::frame::{Decoder, Frame};
@@ -16,12 +18,21 @@ use crate::rpc::connection;
 use crate::rpc::prepare::Ledger;
 use crate::rpc::tokens::Tokens;
 use crate::worker::Worker;
+use crate::worker::peers::Peers;
 
 /// A connection as APISIX has it: one call at a time, questions answered in between.
-#[derive(Debug)]
 pub struct Gateway {
     stream: UnixStream,
     decoder: Decoder,
+    /// Whoever answers, where that is in this process.
+    worker: Option<Arc<Worker>>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Gateway");
+        shown.field("stream", &self.stream).finish_non_exhaustive()
+    }
 }
 
 impl Gateway {
@@ -31,17 +42,33 @@ impl Gateway {
     /// # Errors
     /// When no socket pair can be made.
     pub fn serving(registry: Registry, config: &RunnerConfig) -> anyhow::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
         let ledger = Ledger::Own(std::sync::Mutex::new(Tokens::new(
             config.limits.configurations,
         )));
         let stop = CancellationToken::new();
-        let worker = Worker::new(config, registry, ledger, &stop);
+        let worker = Worker::new(config, Peers::default(), registry, ledger, &stop);
+        Self::of(worker, stop)
+    }
+
+    fn of(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let serving = Arc::clone(&worker);
         tokio::spawn(async move {
-            connection::serve(&worker.service, theirs, &CancellationToken::new()).await;
+            connection::serve(&serving.service, theirs, &CancellationToken::new()).await;
             stop.cancel();
         });
-        Ok(Self::over(ours))
+        let mut gateway = Self::over(ours);
+        gateway.worker = Some(worker);
+        Ok(gateway)
+    }
+
+    /// A second connection to the plugins of [`Gateway::serving`], for as long as the first.
+    ///
+    /// # Errors
+    /// When no socket pair can be made, or the runner is a process of its own.
+    pub fn beside(&self) -> anyhow::Result<Self> {
+        let worker = self.worker.clone().context("connect to its socket")?;
+        Self::of(worker, CancellationToken::new())
     }
 
     /// Speaks over a connection that is there already.
@@ -50,6 +77,7 @@ impl Gateway {
         Self {
             stream,
             decoder: Decoder::new(),
+            worker: None,
         }
     }
 

@@ -53,6 +53,7 @@ use crate::edits::Edits;
 use crate::extra::{Extra, ExtraError, Question};
 use crate::plugin::Flow;
 use crate::request::Request;
+use crate::waiting::Places;
 
 /// A request from its parts.
 #[derive(Clone, Debug, Deserialize)]
@@ -176,10 +177,11 @@ impl Simulated {
             asked: Vec::new(),
         };
         let mut request = Request::new(HttpReqCall::read(body)?, &mut answers);
+        let places = Places::new(1);
         let (mut steps, mut verdict) = (Vec::new(), Verdict::Forward);
         let mut known = Edits::default();
         for link in chain.links() {
-            let flow = link.on_request(&mut request).await;
+            let flow = link.on_request(&mut request, &places).await;
             steps.push(Step::new(link.name, &flow, &known, request.edits()));
             known = request.edits().clone();
             match flow {

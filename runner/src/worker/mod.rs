@@ -5,6 +5,7 @@
 //! handed its connections on, or with its supervisor.
 
 pub(crate) mod control;
+pub(crate) mod peers;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::control::Asker;
+use self::peers::Peers;
 use crate::config::RunnerConfig;
 use crate::control::{Message, Receiver, pass_on, take_over};
 use crate::events::Events;
@@ -29,6 +31,7 @@ use crate::registry::{Compose, Registry};
 use crate::rpc::calls::Service;
 use crate::rpc::connection;
 use crate::rpc::prepare::{Configurations, Ledger};
+use crate::waiting::Places;
 
 /// A successor of ours is started about this long after SIGTERM at the latest; until
 /// then there may be nobody else to connect to.
@@ -84,7 +87,9 @@ async fn serve(compose: Compose) -> anyhow::Result<()> {
     crate::logging::start(&config.log)?;
     let stop = CancellationToken::new();
     let asker = Asker::new(Arc::clone(&stream));
-    let worker = Worker::new(&config, registry, Ledger::Supervisor(asker.clone()), &stop);
+    let peers = Peers::of(&config.socket)?;
+    let ledger = Ledger::Supervisor(asker.clone());
+    let worker = Worker::new(&config, peers, registry, ledger, &stop);
     crate::admin::start(&config.admin, Arc::clone(&worker.service)).await?;
     asker.tell(&Message::Ready).await?;
     worker.obey(&asker, &stream, receiver).await
@@ -93,6 +98,8 @@ async fn serve(compose: Compose) -> anyhow::Result<()> {
 /// Everything a worker is doing.
 pub(crate) struct Worker {
     pub(crate) service: Arc<Service>,
+    /// Who may call.
+    peers: Peers,
     drain: Duration,
     handover: Duration,
     /// Room for connections.
@@ -116,6 +123,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         config: &RunnerConfig,
+        peers: Peers,
         mut registry: Registry,
         ledger: Ledger,
         stop: &CancellationToken,
@@ -125,11 +133,13 @@ impl Worker {
         let service = Arc::new(Service {
             configurations: Configurations::new(registry, ledger, &config.limits),
             limits: config.limits.clone(),
+            places: Places::new(config.limits.waiting),
             events: Events::new(&config.log),
         });
         let (recalled, to_pass_on) = mpsc::unbounded_channel();
         Arc::new(Self {
             service,
+            peers,
             drain: Duration::from_millis(config.worker.drain_ms),
             handover: Duration::from_millis(config.worker.handover_ms),
             room: Arc::new(Semaphore::new(config.limits.connections)),
@@ -264,6 +274,10 @@ impl Worker {
         stream: UnixStream,
         room: Option<tokio::sync::OwnedSemaphorePermit>,
     ) {
+        // Those that are taken over, too: the lists may be newer than they.
+        if let Err(stranger) = self.peers.admit(&stream) {
+            return self.service.events.stranger(&stranger);
+        }
         let worker = Arc::clone(self);
         self.connections.spawn(async move {
             let open = metrics::gauge!("postern_connections");

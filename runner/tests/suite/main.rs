@@ -10,6 +10,7 @@
 
 mod cli;
 mod load;
+mod peers;
 mod privileges;
 mod process;
 mod rpc;

@@ -1,9 +1,11 @@
 //! What a chain says of a request or an answer, as it goes over the wire.
 
+use std::time::Duration;
+
 use postern_runner::testkit::{Gateway, request};
 use postern_wire::message::{Action, Entry, HttpRespCallReq, Message};
 
-use super::{error_code, header, prepared, stop, unchanged};
+use super::{error_code, gateway_with, header, prepared, stop, unchanged};
 
 #[tokio::test]
 async fn a_chain_that_changes_nothing_has_no_action() {
@@ -121,6 +123,34 @@ async fn a_chain_has_a_deadline() {
         .unwrap();
     let answer = gateway.call(fine, &request("GET", "/")).await.unwrap();
     assert_eq!(answer, unchanged());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_too_many_wait_the_next_is_refused_at_once() {
+    let mut first = gateway_with("limits: {waiting: 1}");
+    let conf = |part| [("puppet", part)];
+    let waits = first.prepare("waits", &conf(r#"{"do":"hang"}"#)).await;
+    let fine = first.prepare("fine", &conf(r#"{"do":"nothing"}"#)).await;
+    let (waits, fine) = (waits.unwrap(), fine.unwrap());
+    let mut second = first.beside().unwrap();
+    let long = tokio::spawn(async move { first.call(waits, &request("GET", "/")).await });
+    // Time stands still here until nobody has anything to do: the first one waits by then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    let shed = stop(second.call(waits, &request("GET", "/")).await.unwrap());
+    assert_eq!(
+        (shed.status, error_code(&shed).as_str()),
+        (503, "BACKEND_UNAVAILABLE")
+    );
+    assert_eq!(header(&shed.headers, "retry-after").as_deref(), Some("1"));
+    assert!(began.elapsed().as_secs() < 1, "{:?}", began.elapsed());
+    // What takes no waiting is judged all the same.
+    let answer = second.call(fine, &request("GET", "/")).await.unwrap();
+    assert_eq!(answer, unchanged());
+    // The place is free again once its holder is through.
+    assert_eq!(stop(long.await.unwrap().unwrap()).status, 504);
+    let next = stop(second.call(waits, &request("GET", "/")).await.unwrap());
+    assert_eq!(next.status, 504);
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,10 @@ impl Plugin for Puppet {
     const NAME: &'static str = "puppet";
     type Config = Part;
 
+    fn at_once(&self, part: &Part, _: &mut Request<'_>) -> Option<Flow> {
+        matches!(part, Part::Nothing).then_some(Flow::Next)
+    }
+
     async fn on_request(&self, part: &Part, request: &mut Request<'_>) -> Flow {
         match part {
             Part::Nothing => Flow::Next,
