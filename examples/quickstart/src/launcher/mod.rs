@@ -1,6 +1,7 @@
 //! Starts everything, loads the demo, tells the user, waits, stops everything.
 
 mod accounts;
+mod data;
 mod demo;
 mod greeting;
 mod leftovers;
@@ -116,7 +117,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         }
         None => Database::Private(Durability::Durable),
     };
-    let data = folder.join("data");
+    let data = data::folder(&folder)?;
     if settings.data == Data::Dropped && data.exists() {
         ensure!(
             settings.database_url.is_none(),
@@ -125,7 +126,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         std::fs::remove_dir_all(&data)
             .with_context(|| format!("cannot remove {}", data.display()))?;
     }
-    std::fs::create_dir_all(&data)?;
+    passable(&data)?;
     let run = temporary_folder("postern")?;
     let plan = Plan {
         data,
@@ -186,12 +187,16 @@ async fn load_demo(plan: &Plan, accounts: &mut accounts::Store) -> Result<Greeti
     })
 }
 
-/// The folder, open to PostgreSQL's user for passing through.
 fn prepare_folder(folder: &Path) -> Result<PathBuf> {
+    passable(folder)?;
+    Ok(folder.canonicalize()?)
+}
+
+/// Makes a folder, open to PostgreSQL's user for passing through whatever the umask.
+fn passable(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)))
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder.canonicalize()?)
+        .with_context(|| format!("cannot make {}", folder.display()))
 }
 
 fn free(port: u16) -> Result<()> {
