@@ -263,10 +263,12 @@ impl RunnerConfig {
         // `null` is what a file of comments is to YAML.
         let yaml = serde_yaml_ng::Deserializer::from_str(text);
         let config: Option<Self> = serde_path_to_error::deserialize(yaml).map_err(|error| {
-            let (field, cause) = (field(error.path()), error.inner());
-            match field.as_str() {
-                "" => anyhow::anyhow!("{cause}"),
-                field => anyhow::anyhow!("{field}: {cause}"),
+            let (field, cause) = (field(error.path()), error.inner().to_string());
+            // Of a value of the wrong kind YAML's reader names the field itself.
+            if cause.starts_with(field.as_str()) {
+                anyhow::anyhow!("{cause}")
+            } else {
+                anyhow::anyhow!("{field}: {cause}")
             }
         })?;
         let config = config.unwrap_or_default();

@@ -9,7 +9,14 @@ use serde_yaml_ng::{Mapping, Value};
 use crate::registry::Registry;
 
 /// Where plugins are named in an apisix.yaml.
-const KINDS: [&str; 4] = ["routes", "services", "global_rules", "plugin_configs"];
+const KINDS: [&str; 6] = [
+    "routes",
+    "services",
+    "global_rules",
+    "plugin_configs",
+    "consumers",
+    "consumer_groups",
+];
 /// The plugins of APISIX that call a runner.
 const CALLERS: [&str; 3] = [
     "ext-plugin-pre-req",
@@ -82,7 +89,10 @@ fn name(kind: &str, position: usize, item: &Value) -> String {
 
 impl Report {
     fn plugin(&mut self, registry: &Registry, at: &str, plugin: &Value) {
-        if plugin.get("disable").and_then(Value::as_bool) == Some(true) {
+        // APISIX knows no other switch: a `disable` beside `conf` disables nothing.
+        let meta = plugin.get("_meta");
+        let disabled = meta.and_then(|meta| meta.get("disable"));
+        if disabled.and_then(Value::as_bool) == Some(true) {
             return;
         }
         if plugin

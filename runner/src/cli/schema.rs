@@ -1,5 +1,6 @@
 //! `schema`: what plugins can be told.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -20,6 +21,11 @@ pub(super) fn run(registry: &Registry, plugin: Option<&str>) -> anyhow::Result<E
             serde_json::to_value(schemas.collect::<std::collections::BTreeMap<_, _>>())?
         }
     };
-    println!("{}", serde_json::to_string_pretty(&schema)?);
+    // Whoever reads it may have seen enough: `schema | head`.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string_pretty(&schema)?
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -149,9 +149,13 @@ routes:
     plugins:
       ext-plugin-pre-req:
         conf: [{name: correlation-id, value: '{}'}, {name: correlation-id, value: '{"missing":"x"}'}]
+  - id: disabled
+    plugins:
+      ext-plugin-pre-req: {_meta: {disable: true}, allow_degradation: true, conf: []}
   - id: degraded
     plugins:
       ext-plugin-post-req:
+        disable: true # nothing to APISIX
         allow_degradation: true
         conf: [{name: correlation-id, value: '{}'}]
   - plugins:
@@ -165,6 +169,9 @@ global_rules:
 plugin_configs:
   - id: p
     plugins: {ext-plugin-pre-req: {conf: [{name: correlation-id, value: '{'}]}}
+consumers:
+  - username: jack
+    plugins: {ext-plugin-pre-req: {}}
 #END
 "#;
 
@@ -179,16 +186,19 @@ fn check_lists_every_problem_by_route_and_field() {
     for problem in [
         "routes[id=field].plugins.ext-plugin-pre-req.conf[1] (correlation-id): missing: unknown variant `x`",
         "routes[id=degraded].plugins.ext-plugin-post-req.allow_degradation: must be false",
-        "routes[3].plugins.ext-plugin-pre-req.conf[0] (corelation-id): no plugin has this name",
-        "routes[3].plugins.ext-plugin-pre-req.conf[1].value: a text is due",
+        "routes[4].plugins.ext-plugin-pre-req.conf[0] (corelation-id): no plugin has this name",
+        "routes[4].plugins.ext-plugin-pre-req.conf[1].value: a text is due",
         "services[id=7].plugins.ext-plugin-post-resp.conf: missing",
         "global_rules[id=g].plugins.ext-plugin-pre-req.conf: a list",
         "plugin_configs[id=p].plugins.ext-plugin-pre-req.conf[0] (correlation-id): EOF while parsing",
-        ": 7 problems",
+        "consumers[0].plugins.ext-plugin-pre-req.conf: missing",
+        ": 8 problems",
     ] {
         assert!(report.contains(problem), "{problem:?} is not in\n{report}");
     }
-    assert!(!report.contains("id=good"), "{report}");
+    for fine in ["id=good", "id=disabled"] {
+        assert!(!report.contains(fine), "{report}");
+    }
 }
 
 #[test]
