@@ -10,7 +10,7 @@ use postern_handlers::{Config, Prepared, migrate};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Serves the control plane behind the gateway.
+/// Serves the API's families behind the gateway.
 ///
 /// Requests reach it through the gateway only: each carries what the runner sealed.
 /// SIGTERM and SIGINT drain: requests under way are answered, then it ends.
@@ -36,7 +36,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,6 +47,20 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--help` in full; a mistake in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody reads it any more if this fails.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.trim_start_matches("error: ");
+    eprintln!("postern-handlers: {line}; --help tells more");
+    ExitCode::from(2)
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
