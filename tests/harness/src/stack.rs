@@ -177,6 +177,15 @@ impl Stack {
         Ok(own.services.handlers_url())
     }
 
+    /// The runner's admin endpoint.
+    ///
+    /// # Errors
+    /// The stack runs elsewhere.
+    pub fn runner_admin_url(&self) -> Result<String> {
+        let own = self.own.as_ref().context("this stack runs elsewhere")?;
+        Ok(own.services.runner_admin_url())
+    }
+
     /// The file of the keys with which the runner seals contexts.
     ///
     /// # Errors

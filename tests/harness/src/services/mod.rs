@@ -186,6 +186,12 @@ impl Services {
         format!("http://{}", self.addresses.handlers.address())
     }
 
+    /// The runner's admin endpoint.
+    #[must_use]
+    pub fn runner_admin_url(&self) -> String {
+        format!("http://{}", self.addresses.runner_admin.address())
+    }
+
     /// The file of the keys that open contexts, every family's.
     #[must_use]
     pub fn opening_keys(&self) -> PathBuf {
