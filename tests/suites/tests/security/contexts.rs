@@ -10,7 +10,7 @@ use postern_contract::routes::Segment;
 use postern_contract::{Code, Family, Route, header, routes};
 use postern_harness::api::{Call, Client};
 
-use crate::rules::{Asked, Tenant, Verdict, Workspace, has};
+use crate::rules::{Asked, Tenant, Verdict, Workspace, has, served};
 use crate::walk::{AT_ONCE, answered, discreet, room, shown};
 use crate::world::{World, shaped, world};
 
@@ -225,7 +225,7 @@ fn valid(sealer: &Sealer, route: &'static Route) -> Vec<Row> {
     let world = sealer.world;
     let on = world.on.contains(&route.family);
     let let_in = if on {
-        Verdict::Served
+        served(route)
     } else {
         Verdict::Refused(Code::FamilyUnavailable)
     };
@@ -244,6 +244,14 @@ fn valid(sealer: &Sealer, route: &'static Route) -> Vec<Row> {
     };
     if has(route, "tenantId") {
         let refused = Verdict::Refused(Code::TenantNotFound);
+        rows.push((
+            "sealed for another tenant",
+            vec![sealer.seal(route, &other)],
+            refused,
+        ));
+    }
+    if has(route, "realmId") {
+        let refused = Verdict::Refused(Code::RealmNotFound);
         rows.push((
             "sealed for another tenant",
             vec![sealer.seal(route, &other)],

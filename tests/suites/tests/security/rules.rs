@@ -82,7 +82,7 @@ pub(crate) struct Asked {
     pub(crate) scope: bool,
     /// The workspace that the token is pinned to.
     pub(crate) pinned: Option<Workspace>,
-    /// The tenant in the path, where the route has one.
+    /// The tenant in the path, or whose realm it is, where the route has one.
     pub(crate) tenant: Tenant,
     /// The workspace in the path, where the route has one.
     pub(crate) workspace: Workspace,
@@ -96,6 +96,8 @@ pub(crate) enum Verdict {
     Refused(Code),
     /// The family's own code answers, whatever it says.
     Served,
+    /// The same, or it has tried to ask a backend that is not there.
+    ServedOrAway,
 }
 
 /// Every role of the API, and one that it does not know.
@@ -146,12 +148,31 @@ fn is_the_platforms(role: &str) -> bool {
     role == "superadmin" || role.starts_with("platform_")
 }
 
+/// Families whose backend is not there in the deployment under test: a request that is
+/// refused was refused before it was asked.
+const WITHOUT_BACKEND: [Family; 2] = [Family::Auth, Family::Iam];
+
 /// What a request must be answered, in a deployment that serves these families.
 pub(crate) fn verdict(route: &Route, asked: &Asked, on: &BTreeSet<Family>) -> Verdict {
-    match refused(route, asked) {
-        Some(code) => Verdict::Refused(code),
-        None if !on.contains(&route.family) => Verdict::Refused(Code::FamilyUnavailable),
-        None => Verdict::Served,
+    if let Some(code) = refused(route, asked) {
+        return Verdict::Refused(code);
+    }
+    if !on.contains(&route.family) {
+        return Verdict::Refused(Code::FamilyUnavailable);
+    }
+    // The family itself knows whose a realm is.
+    if has(route, "realmId") && asked.of.is_some_and(|own| own != asked.tenant) {
+        return Verdict::Refused(Code::RealmNotFound);
+    }
+    served(route)
+}
+
+/// Let in, in a deployment that serves its family.
+pub(crate) fn served(route: &Route) -> Verdict {
+    if WITHOUT_BACKEND.contains(&route.family) {
+        Verdict::ServedOrAway
+    } else {
+        Verdict::Served
     }
 }
 

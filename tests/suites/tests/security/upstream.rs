@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 use crate::SOON;
 use crate::rules::{Asked, Tenant, Workspace};
-use crate::walk::{AT_ONCE, shown};
+use crate::walk::{AT_ONCE, room, shown};
 use crate::world::World;
 
 const FORGED: &str = "forged";
@@ -75,6 +75,7 @@ async fn judge(world: &World, route: &'static Route, pinned: bool) -> Result<Opt
             &format!("Bearer {}", world.stack.sign(&token).await?),
         ),
     };
+    let _room = room().await?;
     let reply = forge(call).await?;
     let Ok(head) = reply.text_at("/head") else {
         return Ok(Some(format!("{}: {reply:?}", route.id)));

@@ -13,9 +13,9 @@ use crate::rules::{Asked, Verdict, verdict};
 use crate::world::World;
 
 /// Requests of one walk under way at once.
-pub(crate) const AT_ONCE: usize = 16;
-/// And of all of them together: fewer than the handlers have connections to their
-/// database, so that none waits for another.
+pub(crate) const AT_ONCE: usize = 8;
+/// And of all of them together: far fewer than the handlers may have connections to their
+/// database, as each connection costs a slow machine more than a request does.
 static ROOM: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// A place among the requests that are under way.
@@ -86,17 +86,28 @@ impl Cell {
             answered(&reply, expected)?;
             names_what_is_missing(&reply, route)?;
             discreet(&reply)?;
-            let text = String::from_utf8_lossy(&reply.body);
-            let leaks = world.leaks(&asked, &path, &text);
-            match (reply.status >= 400, leaks.as_slice()) {
-                (true, [_, ..]) => Err(format!("tells {}", leaks.join(", "))),
-                _ => Ok(()),
+            // A platform's lists are of all tenants.
+            if reply.status < 400 && asked.of.is_none() {
+                return Ok(());
+            }
+            let mut text = String::from_utf8_lossy(&reply.body).into_owned();
+            for value in reply.headers.values() {
+                text.push_str(&String::from_utf8_lossy(value.as_bytes()));
+            }
+            let mut leaks = world.leaks(&asked, &path, &text);
+            if reply.status < 400 {
+                // A tenant's audit trail holds the ids that its own members have named.
+                leaks.retain(|word| !word.contains('_'));
+            }
+            match leaks.as_slice() {
+                [] => Ok(()),
+                leaks => Err(format!("tells {}", leaks.join(", "))),
             }
         };
         let got = judged.await.err()?;
         let expected = match expected {
             Verdict::Refused(code) => format!("{} {code}", code.status()),
-            Verdict::Served => "let in".to_owned(),
+            Verdict::Served | Verdict::ServedOrAway => "let in".to_owned(),
         };
         Some(format!(
             "{:24} | {case:36} | {expected:28} | {got}",
@@ -172,7 +183,11 @@ pub(crate) fn answered(reply: &Reply, expected: Verdict) -> Result<(), String> {
             .refused(code.status(), code.as_str())
             .map(drop)
             .map_err(|error| format!("{}: {}", outcome(reply), error.root_cause())),
-        Verdict::Served => {
+        Verdict::ServedOrAway if got.as_deref() == Some(Code::BackendUnavailable.as_str()) => reply
+            .refused(503, Code::BackendUnavailable.as_str())
+            .map(drop)
+            .map_err(|error| error.root_cause().to_string()),
+        Verdict::Served | Verdict::ServedOrAway => {
             let early = BEFORE_THE_FAMILY
                 .iter()
                 .any(|code| got.as_deref() == Some(code.as_str()));
@@ -250,7 +265,11 @@ pub(crate) fn discreet(reply: &Reply) -> Result<(), String> {
     if reply.status < 400 {
         return Ok(());
     }
-    let body = String::from_utf8_lossy(&reply.body).to_lowercase();
+    let mut body = String::from_utf8_lossy(&reply.body).to_lowercase();
+    // Drawn at random, it may hold any word.
+    if let Ok(id) = reply.text_at("/error/correlationId") {
+        body = body.replace(&id.to_lowercase(), "");
+    }
     if let Some(word) = INSIDE.iter().find(|word| body.contains(**word)) {
         return Err(format!("tells of {word}: {body}"));
     }

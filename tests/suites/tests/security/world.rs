@@ -8,6 +8,7 @@ use http::Method;
 use postern_contract::routes::Segment;
 use postern_contract::{Family, Route, TenantId, WorkspaceId, routes};
 use postern_harness::api::{Call, Client};
+use postern_harness::services::Plan;
 use postern_harness::stack::{self, Stack};
 use postern_harness::token::Token;
 use postern_harness::wait_for;
@@ -24,6 +25,8 @@ pub(crate) struct World {
     /// The families that this deployment serves.
     pub(crate) on: BTreeSet<Family>,
     tenants: Vec<(Tenant, String)>,
+    /// Realms of tenants, by the handlers' template.
+    realms: Vec<(Tenant, String)>,
     workspaces: Vec<(Workspace, String)>,
     /// The workspace that lacks just this capability.
     lacking: BTreeMap<String, String>,
@@ -34,9 +37,25 @@ pub(crate) struct World {
 /// The world of this test process.
 pub(crate) async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
-    let make = async || World::of(Stack::shared().await.expect("the stack starts")).await;
+    let make = async || World::of(stack().await?).await;
     WORLD
         .get_or_init(async || make().await.expect("the world is made"))
+        .await
+}
+
+/// A stack with as many families on as can be without their backends: there is no
+/// Keycloak at that address.
+async fn stack() -> Result<&'static Stack> {
+    static STACK: OnceCell<Stack> = OnceCell::const_new();
+    let more = |plan: &mut Plan| {
+        let secret = plan.data.join("keycloak-secret");
+        plan.handlers = json!({"auth": {"keycloak": {
+            "url": "http://127.0.0.1:9", "clientId": "postern-handlers", "secretFile": secret,
+        }}});
+        std::fs::write(&secret, "no secret").expect("the stack's folder can be written");
+    };
+    STACK
+        .get_or_try_init(async || Stack::start_with(more).await)
         .await
 }
 
@@ -59,6 +78,7 @@ impl World {
             stack,
             on,
             tenants: vec![(Tenant::Nobody, TenantId::new().to_string())],
+            realms: vec![(Tenant::Nobody, realm("nobody-at-all"))],
             workspaces: vec![(Workspace::Nobodys, WorkspaceId::new().to_string())],
             lacking: BTreeMap::new(),
             words: Vec::new(),
@@ -108,6 +128,7 @@ impl World {
     ) -> Result<stack::Tenant<'static>> {
         let made = self.stack.with_tenant_of(plan, name).await?;
         self.tenants.push((tenant, made.id.clone()));
+        self.realms.push((tenant, realm(&made.slug)));
         // Slugs and addresses begin with the name.
         let words = [made.id.to_lowercase(), name.to_owned()];
         self.words.extend(words.map(|word| (tenant, word)));
@@ -200,6 +221,13 @@ impl World {
             .expect("every tenant is made")
     }
 
+    pub(crate) fn realm(&self, tenant: Tenant) -> &str {
+        let found = self.realms.iter().find(|(known, _)| *known == tenant);
+        found
+            .map(|(_, realm)| realm.as_str())
+            .expect("every tenant is made")
+    }
+
     pub(crate) fn workspace_id(&self, workspace: Workspace) -> &str {
         let found = self
             .workspaces
@@ -232,6 +260,7 @@ impl World {
     pub(crate) fn param(&self, name: &str, route: &Route, asked: &Asked) -> String {
         match name {
             "tenantId" => self.tenant_id(asked.tenant).to_owned(),
+            "realmId" => self.realm(asked.tenant).to_owned(),
             "workspaceId" => match (asked.workspace, &route.capability) {
                 (Workspace::Lacking, Some(capability)) => self.lacking[capability].clone(),
                 (workspace, _) => self.workspace_id(workspace).to_owned(),
@@ -321,7 +350,13 @@ async fn ready(tenant: &stack::Tenant<'_>, workspace: &stack::Workspace) -> Resu
     .await
 }
 
-/// Whether somebody could say which tenant a request is about.
-pub(crate) fn names_a_tenant(route: &Route) -> bool {
-    has(route, "tenantId") || has(route, "workspaceId")
+/// The parameter that says which tenant a request is about.
+pub(crate) fn names_a_tenant(route: &Route) -> Option<&'static str> {
+    ["tenantId", "workspaceId", "realmId"]
+        .into_iter()
+        .find(|name| has(route, name))
+}
+
+fn realm(slug: &str) -> String {
+    format!("tenant-{slug}")
 }
