@@ -1,6 +1,7 @@
 //! The lint suite: an ordered list of checks, each of which passes or says
 //! everything that is wrong.
 
+mod budgets;
 mod documents;
 mod graph;
 mod licence;
@@ -17,13 +18,14 @@ type Findings = Vec<String>;
 type Check = fn(&Path) -> Result<Findings>;
 
 /// Cheap ones first: a slip in a link is told before clippy has compiled.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("formatting", formatting),
     ("lock-file", graph::lock_file),
     ("directions", graph::directions),
     ("licences", graph::licences),
     ("bans", graph::bans),
     ("links", documents::links),
+    ("budgets", budgets::bounds),
     ("generated", generated),
     ("clippy", clippy),
     ("rustdoc", rustdoc),
