@@ -1,6 +1,7 @@
 //! The command line: serve, or look before you serve.
 
 mod check;
+mod context_keys;
 mod explain;
 mod schema;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use postern_contract::Family;
 
 use crate::config::RunnerConfig;
 use crate::registry::{Compose, Registry};
@@ -70,6 +72,16 @@ enum Command {
         #[arg(long, value_name = "MS", default_value_t = 2000)]
         wait_ms: u64,
     },
+    /// Print the keys that handlers open the context with (their `contextKeys`), derived
+    /// from the runners' master keys.
+    ContextKeys {
+        /// The file of master keys, as in `plugins.context.keyFile`.
+        #[arg(value_name = "MASTER_KEYS")]
+        masters: PathBuf,
+        /// The families that the handlers serve; all where none is named.
+        #[arg(value_name = "FAMILY")]
+        families: Vec<Family>,
+    },
     /// Answer calls for a supervisor.
     #[command(hide = true)]
     Worker {
@@ -88,6 +100,9 @@ Examples:
     postern-runner schema jwt
   Why is this request refused?
     postern-runner explain --config runner.yaml --conf conf.yaml request.json
+  New keys for runners and handlers:
+    (umask 077; echo k1 $(head -c 32 /dev/urandom | base64) > master.keys)
+    postern-runner context-keys master.keys > context.keys
   A new configuration, without losing a request:
     kill -HUP $(pgrep -o postern-runner)
 
@@ -128,6 +143,7 @@ pub fn main(compose: Compose) -> ExitCode {
         }) => with_registry(compose, config, async |registry| {
             explain::run(registry, &conf, &request, wait_ms).await
         }),
+        Some(Command::ContextKeys { masters, families }) => context_keys::run(&masters, &families),
     };
     done.unwrap_or_else(|error| {
         eprintln!("postern-runner: {error:#}");

@@ -139,6 +139,26 @@ fn schemas_are_printed() {
     assert_eq!(all["correlation-id"], one);
 }
 
+#[test]
+fn handlers_keys_are_derived_from_the_master_keys() {
+    let place = Place::new();
+    let masters = place.config().with_file_name("master.keys");
+    std::fs::write(&masters, format!("k1 {}=\n", "A".repeat(43))).unwrap();
+    let masters = masters.to_str().unwrap();
+    let of_tenants = text(&run(&["context-keys", masters, "tenants"]).stdout);
+    assert!(of_tenants.starts_with("k1 tenants "), "{of_tenants}");
+    assert_eq!(of_tenants.lines().count(), 1, "{of_tenants}");
+    assert!(!of_tenants.contains("AAAA"), "the master key itself");
+    let of_all = text(&run(&["context-keys", masters]).stdout);
+    assert!(of_all.contains(&of_tenants) && of_all.contains("k1 storage "));
+    is_one_line(&run(&["context-keys", masters, "dance"]), 2, "\"dance\"");
+    is_one_line(
+        &run(&["context-keys", "/nonexistent/keys"]),
+        2,
+        "cannot read /nonexistent/keys",
+    );
+}
+
 const APISIX_YAML: &str = r#"
 routes:
   - id: good
