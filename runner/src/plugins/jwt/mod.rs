@@ -238,7 +238,7 @@ impl Jwt {
             Some(known) => (known, arrived),
             None => (self.verify(token).await?, seconds()),
         };
-        self.revocations.await_known(self.wait).await;
+        self.revocations.await_first(self.wait).await;
         let judged = self.fits(config, &known, now);
         if judged != Err(Refusal::RevocationUnknown) {
             if judged == Err(Refusal::Expired) {

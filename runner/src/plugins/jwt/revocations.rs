@@ -28,8 +28,8 @@ pub(super) struct Revocations {
     /// How often something was revoked, from 1; 0 while that is not known well enough.
     state: AtomicU64,
     changes: AtomicU64,
-    /// Whether it is known well enough, for those who wait.
-    trusted: watch::Sender<bool>,
+    /// Whether all that counts has been heard once.
+    heard: watch::Sender<bool>,
     seeds: [RandomState; 2],
 }
 
@@ -60,7 +60,7 @@ impl Revocations {
             known: RwLock::default(),
             state: AtomicU64::new(u64::from(!told_by_others)),
             changes: AtomicU64::new(1),
-            trusted: watch::Sender::new(!told_by_others),
+            heard: watch::Sender::new(!told_by_others),
             seeds: [RandomState::new(), RandomState::new()],
         }
     }
@@ -105,12 +105,13 @@ impl Revocations {
         Ok(())
     }
 
-    /// Until it is known what is revoked, but no longer than that.
-    pub(super) async fn await_known(&self, wait: Duration) {
+    /// At the start, until it is known what is revoked, but no longer than that. Later
+    /// nobody waits: when it is lost it is lost for longer.
+    pub(super) async fn await_first(&self, wait: Duration) {
         if self.state.load(Ordering::Acquire) == 0 {
-            let mut trusted = self.trusted.subscribe();
+            let mut heard = self.heard.subscribe();
             // Beyond the wait the check says that it is not known.
-            let _ = timeout(wait, trusted.wait_for(|trusted| *trusted)).await;
+            let _ = timeout(wait, heard.wait_for(|heard| *heard)).await;
         }
     }
 
@@ -173,7 +174,9 @@ impl Revocations {
             0
         };
         self.state.store(state, Ordering::Release);
-        self.trusted.send_replace(trusted);
+        if trusted {
+            self.heard.send_replace(true);
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -269,12 +272,15 @@ mod tests {
         assert_eq!(known.check(&token), Err(Refusal::RevocationUnknown));
         // Heard, but not all of it yet.
         assert!(known.revoke(&[revocation(Tokens::Jti("t2".into()), 1, 2)]));
-        known.await_known(Duration::from_secs(2)).await;
+        known.await_first(Duration::from_secs(2)).await;
         assert_eq!(known.check(&token), Err(Refusal::RevocationUnknown));
         known.rely(true);
-        known.await_known(Duration::from_secs(2)).await;
+        known.await_first(Duration::from_secs(2)).await;
         assert_eq!(known.check(&token), Ok(()));
         known.rely(false);
+        let before = tokio::time::Instant::now();
+        known.await_first(Duration::from_secs(2)).await;
+        assert_eq!(before.elapsed(), Duration::ZERO, "only at the start");
         assert_eq!(known.check(&token), Err(Refusal::RevocationUnknown));
     }
 }
