@@ -212,6 +212,8 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
             Code::ForeignKeyViolation,
             "something else in the workspace refers to it",
         ),
+        // Of a text search query; statements of ours have none.
+        "42601" if said.message().contains("tsquery") => value("42601"),
         "57014" => Failure::new(
             Code::StatementTimeout,
             "the statement took too long; narrow it, or add an index",
@@ -242,6 +244,7 @@ fn value(state: &str) -> Failure {
         "22001" => "holds a text that is too long for its column",
         "22021" | "22P05" => "holds characters that text cannot hold",
         "22023" => "holds a parameter that is not valid",
+        "42601" => "holds a full-text query that is not valid",
         "2201B" => "holds a regular expression that is not valid",
         "22025" | "22019" => "holds a pattern with an escape that is not valid",
         "22012" => "divides by zero",

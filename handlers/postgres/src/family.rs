@@ -1,5 +1,5 @@
 //! The family's state and routes, and what every route does alike: the session, the
-//! catalog, one more try when the catalog was a moment old.
+//! catalog, another try when the catalog was a moment old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,9 @@ pub struct Postgres {
     pub(crate) cursors: CursorKeys,
     pub(crate) quotas: Arc<dyn Quotas>,
 }
+
+/// How often a request is planned, while the schema changes under it.
+const PLANS: u32 = 4;
 
 /// A mutation that can be carried out.
 pub(crate) struct Planned {
@@ -195,6 +198,11 @@ impl Postgres {
             .get(&self.db, &session.schema, &role)
             .await
             .map_err(|fault| fault.told(Doing::default()))?;
+        // The runner has judged whose the workspace is; here it is written beside the data.
+        let tenant = session.tenant.to_string();
+        if live.catalog.tenant.as_ref().is_some_and(|of| *of != tenant) {
+            return Err(no_workspace(&session.workspace.to_string()));
+        }
         if live.catalog.exists() {
             Ok(live)
         } else {
@@ -206,28 +214,34 @@ impl Postgres {
         }
     }
 
-    /// Reads with the catalog, and once more if that was old.
+    /// Reads with the catalog, and again if that was old.
     pub(crate) async fn reading<T, R: Future<Output = Result<T, Stop>> + Send>(
         &self,
         session: &Session,
         read: impl Fn(Arc<Catalog>) -> R + Send,
     ) -> Result<T, Failure> {
-        let live = self.catalog(session).await?;
-        let stop = match read(Arc::clone(&live.catalog)).await {
-            Ok(done) => return Ok(done),
-            Err(stop) => stop,
-        };
-        if stop.may_be_stale()
-            && let Some(new) = self.newer(session, &live).await
-        {
-            return read(new.catalog).await.map_err(Stop::told);
+        let mut live = self.catalog(session).await?;
+        let mut tries = 0;
+        loop {
+            let stop = match read(Arc::clone(&live.catalog)).await {
+                Ok(done) => return Ok(done),
+                Err(stop) => stop,
+            };
+            let sure = matches!(stop, Stop::Fault(..));
+            tries += 1;
+            match stop.may_be_stale() && tries < PLANS {
+                true => match self.newer(session, &live, sure).await {
+                    Some(new) => live = new,
+                    None => return Err(stop.told()),
+                },
+                false => return Err(stop.told()),
+            }
         }
-        Err(stop.told())
     }
 
-    async fn newer(&self, session: &Session, old: &Live) -> Option<Live> {
+    async fn newer(&self, session: &Session, old: &Live, sure: bool) -> Option<Live> {
         let role = session.role(Role::Data);
-        let newer = self.catalogs.suspect(&self.db, old, &role).await;
+        let newer = self.catalogs.suspect(&self.db, old, &role, sure).await;
         newer.unwrap_or_else(|error| {
             tracing::warn!(%error, "a schema could not be read again");
             None
@@ -279,13 +293,15 @@ impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
     async fn attempt(&self) -> Result<Decided, Failure> {
         let app = &self.app;
         let mut live = app.catalog(&self.session).await?;
-        let mut again = true;
+        let mut tries = 0;
         loop {
+            tries += 1;
+            let again = tries < PLANS;
             let planned = match (self.plan)(&live.catalog) {
                 Ok(planned) => planned,
                 Err(why) => {
-                    if again && let Some(new) = app.newer(&self.session, &live).await {
-                        (live, again) = (new, false);
+                    if again && let Some(new) = app.newer(&self.session, &live, false).await {
+                        live = new;
                         continue;
                     }
                     refused(why.into())
@@ -309,8 +325,8 @@ impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
                 Ok(decided) => return Ok(decided),
                 Err(Undecided::Failed(failure)) => return Err(failure),
                 Err(Undecided::Stale(fault)) => {
-                    if again && let Some(new) = app.newer(&self.session, &live).await {
-                        (live, again) = (new, false);
+                    if again && let Some(new) = app.newer(&self.session, &live, true).await {
+                        live = new;
                         continue;
                     }
                     return Err(fault.told(doing));

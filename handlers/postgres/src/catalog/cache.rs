@@ -88,19 +88,19 @@ impl Catalogs {
             .map_err(Fault::shared)
     }
 
-    /// After something that `old` does not explain: the schema read anew, unless that
-    /// was done a moment ago; none: it is as it was.
+    /// After something that `old` does not explain: the schema read anew; none: it is as it
+    /// was. Where only a name was not found, which anybody can have as often as they like,
+    /// it is not read again a moment after it was; `sure`: PostgreSQL itself missed it.
     pub(crate) async fn suspect(
         &self,
         db: &Database,
         old: &Live,
         role: &str,
+        sure: bool,
     ) -> Result<Option<Live>, Fault> {
-        if old.read_at.elapsed() < AGAIN {
-            return Ok(None);
-        }
         let schema = old.catalog.schema.as_str();
-        if let Some(live) = self.cache.get(schema).await
+        if (sure || old.read_at.elapsed() >= AGAIN)
+            && let Some(live) = self.cache.get(schema).await
             && Arc::ptr_eq(&live.catalog, &old.catalog)
         {
             self.cache.invalidate(schema).await;

@@ -19,6 +19,7 @@ pub(crate) async fn load(client: &Client, schema: &str, role: &str) -> Result<Ca
     #[derive(Deserialize)]
     struct Document {
         fingerprint: String,
+        tenant: Option<String>,
         tables: Vec<Table>,
         functions: Vec<Function>,
     }
@@ -30,6 +31,7 @@ pub(crate) async fn load(client: &Client, schema: &str, role: &str) -> Result<Ca
     Ok(Catalog::new(
         schema.to_owned(),
         document.fingerprint,
+        document.tenant,
         document.tables,
         document.functions,
     ))

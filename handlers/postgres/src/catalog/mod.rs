@@ -25,6 +25,8 @@ pub(crate) struct Catalog {
     pub(crate) schema: String,
     /// Differs when anything in it differs; empty: there is no such schema.
     pub(crate) fingerprint: String,
+    /// Whose it is; none: nobody has written it down.
+    pub(crate) tenant: Option<String>,
     tables: HashMap<String, Arc<Table>>,
     functions: HashMap<String, Vec<Arc<Function>>>,
 }
@@ -35,6 +37,7 @@ impl Catalog {
     pub(crate) fn new(
         schema: String,
         fingerprint: String,
+        tenant: Option<String>,
         tables: Vec<Table>,
         functions: Vec<Function>,
     ) -> Self {
@@ -48,6 +51,7 @@ impl Catalog {
         Self {
             schema,
             fingerprint,
+            tenant,
             tables: tables
                 .into_iter()
                 .map(|table| (table.name.clone(), Arc::new(table)))

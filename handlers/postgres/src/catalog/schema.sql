@@ -127,5 +127,6 @@ functions as (
     where has_function_privilege(to_regrole(quote_ident($2)), p.oid, 'execute'))
 select json_build_object(
     'fingerprint', coalesce((select fingerprint from (FINGERPRINTS) f(schema, fingerprint)), ''),
+    'tenant', (select tenant from postern_data.workspace where schema = $1),
     'tables', coalesce((select list from tables), '[]'),
     'functions', coalesce((select list from functions), '[]'))::text

@@ -244,7 +244,7 @@ impl Database {
         change.session.enter(client, Role::Owner, statement).await?;
         client.batch_execute(definitions).await?;
         client
-            .batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
+            .batch_execute("SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL ROLE NONE")
             .await?;
         let session = change.session;
         let catalog = load(client, &session.schema, &session.role(Role::Data)).await?;

@@ -5,6 +5,14 @@
 //! input can change the structure of a statement.
 
 mod read;
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is a failed test"
+)]
+mod tests;
 mod write;
 
 pub(crate) use read::{count, estimate, exists, list};

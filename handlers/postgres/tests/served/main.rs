@@ -9,11 +9,11 @@
     reason = "tests"
 )]
 
-// mod attacks;
+mod attacks;
 mod cases;
-// mod isolation;
-// mod paging;
-// mod schemas;
+mod isolation;
+mod paging;
+mod schemas;
 mod support;
-// mod tables;
-// mod twice;
+mod tables;
+mod twice;
