@@ -101,6 +101,7 @@ impl Stack {
             },
             gateway_port: gateway.number(),
             issuer_port: issuer.number(),
+            postgres: false,
             mint: true,
             faults: Some(faults.clone()),
             runner: json!({}),

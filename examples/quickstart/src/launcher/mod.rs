@@ -140,6 +140,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         },
         gateway_port: settings.port,
         issuer_port,
+        postgres: true,
         mint: false,
         faults: None,
         runner: serde_json::json!({}),

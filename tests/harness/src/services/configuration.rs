@@ -38,11 +38,22 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
     if let (Some(url), Some(file)) = (&plan.claims, file.as_object_mut()) {
         file.insert("claims".to_owned(), json!({"url": url}));
     }
+    if let (true, Some(file)) = (plan.postgres, file.as_object_mut()) {
+        let url = as_data_login(&addresses.database, &keys::data_login(&plan.data)?)?;
+        file.insert("postgres".to_owned(), json!({"url": url}));
+    }
     if let (Some(folder), Some(file)) = (&plan.faults, file.as_object_mut()) {
         file.insert("faults".to_owned(), json!(folder));
     }
     merge(&mut file, &plan.handlers);
     write(&plan.run.join("postern-handlers.yaml"), &file)
+}
+
+/// The same database as the role that the handlers make for rows.
+fn as_data_login(database: &str, password: &str) -> Result<String> {
+    let (scheme, rest) = database.split_once("://").context("no database URL")?;
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    Ok(format!("{scheme}://postern_data:{password}@{place}"))
 }
 
 /// Writes the runner's file and the gateway's two.

@@ -26,6 +26,15 @@ pub(super) fn outcomes(data: &Path) -> PathBuf {
     data.join("outcomes.keys")
 }
 
+/// The password of the role that reads and writes rows.
+pub(super) fn data_login(data: &Path) -> Result<String> {
+    let path = data.join("data-login.password");
+    if !path.exists() {
+        write_private(&path, &crate::token::unique())?;
+    }
+    std::fs::read_to_string(path).context("cannot read the data login's password")
+}
+
 /// Makes those that are not there yet.
 pub(super) fn write_missing(data: &Path) -> Result<()> {
     for path in [master(data), outcomes(data)] {

@@ -68,6 +68,8 @@ pub struct Plan {
     pub gateway_port: u16,
     /// The issuer's port on 127.0.0.1.
     pub issuer_port: u16,
+    /// Whether the postgres family is served: rows, in the control plane's own cluster.
+    pub postgres: bool,
     /// Whether the issuer signs whatever a test asks for.
     pub mint: bool,
     /// A folder in which a test arms fault points of the handlers.
