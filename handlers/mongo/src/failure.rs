@@ -73,10 +73,7 @@ pub(crate) fn failure(error: Error) -> Failure {
             Code::DuplicateKey,
             &format!("a document with this {} exists", duplicate(&error)),
         ),
-        Some(code::DOCUMENT_VALIDATION) => refused(
-            Code::DocumentInvalid,
-            "the document breaks the collection's validator",
-        ),
+        Some(code::DOCUMENT_VALIDATION) => refused(Code::DocumentInvalid, &invalid(&error)),
         Some(code::MAX_TIME) => refused(
             Code::StatementTimeout,
             "the database took too long; narrow the request or add an index",
@@ -120,6 +117,23 @@ fn message(error: &Error) -> String {
         "is not what the operators in it take".to_owned()
     } else {
         format!("is not what the operators in it take: {shown}")
+    }
+}
+
+/// Where the document breaks the collection's validator.
+fn invalid(error: &Error) -> String {
+    let details = match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.details.clone(),
+        ErrorKind::InsertMany(many) => many
+            .write_errors
+            .as_ref()
+            .and_then(|errors| errors.first())
+            .and_then(|error| error.details.clone()),
+        _ => None,
+    };
+    match details.as_ref().and_then(crate::validator::failing) {
+        Some(what) => format!("the document breaks the collection's validator: {what}"),
+        None => "the document breaks the collection's validator".to_owned(),
     }
 }
 

@@ -15,7 +15,7 @@ use postern_contract::{Code, TenantId, WorkspaceId};
 use crate::failure::failure;
 use crate::store::{self, Work};
 use crate::wall::{Wall, collection};
-use crate::{aggregate, bulk, document, documents};
+use crate::{aggregate, bulk, collections, credentials, document, documents};
 
 /// What a tenant's plan allows, and where its use is written.
 pub trait Quotas: Send + Sync {
@@ -77,6 +77,9 @@ impl Mongo {
     #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
         Router::default()
+            .route("mongo.collections.list", self, collections::list)
+            .route("mongo.collections.create", self, collections::create)
+            .route("mongo.collections.drop", self, collections::drop)
             .route("mongo.documents.list", self, documents::list)
             .route("mongo.documents.insert", self, documents::insert)
             .route("mongo.document.get", self, document::get)
@@ -85,6 +88,7 @@ impl Mongo {
             .route("mongo.document.delete", self, document::delete)
             .route("mongo.bulk", self, bulk::bulk)
             .route("mongo.aggregate", self, aggregate::aggregate)
+            .route("mongo.credentials", self, credentials::create)
     }
 
     /// Whose request it is.

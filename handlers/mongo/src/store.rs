@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
+use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use postern_common::idempotency::{Decided, Kept, Keyed, Ledger, Standing};
 use postern_common::{Failure, Reply};
 use postern_contract::idempotency::TTL_SECONDS;
-use postern_contract::{Code, WorkspaceId};
+use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::failure::{failure, is_conflict, is_duplicate, is_there_already, is_unknown_commit};
 
@@ -50,8 +51,51 @@ pub(crate) fn database(client: &Client, workspace: WorkspaceId) -> Database {
     client.database(&id.replace("wks_", "ws_"))
 }
 
+/// The database of what is ours and no workspace's.
+pub(crate) const HOME: &str = "postern";
+
+fn places(client: &Client) -> Collection<Document> {
+    let options = mongodb::options::CollectionOptions::builder()
+        .write_concern(durable())
+        .build();
+    client
+        .database(HOME)
+        .collection_with_options("workspace", options)
+}
+
+/// The databases of a tenant's workspaces.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn databases(client: &Client, tenant: &str) -> Result<Vec<String>, Failure> {
+    let places = places(client);
+    let found: Vec<Document> = places
+        .find(doc! { "tenant": tenant })
+        .await
+        .map_err(failure)?
+        .try_collect()
+        .await
+        .map_err(failure)?;
+    let name = |place: &Document| place.get_str("_id").map(str::to_owned).ok();
+    Ok(found.iter().filter_map(name).collect())
+}
+
 /// Makes what every workspace's database has; can be repeated.
-pub(crate) async fn provision(database: &Database) -> Result<(), mongodb::error::Error> {
+///
+/// # Errors
+/// The server's.
+pub async fn provision(
+    client: &Client,
+    tenant: TenantId,
+    workspace: WorkspaceId,
+) -> Result<(), mongodb::error::Error> {
+    let database = database(client, workspace);
+    let place = doc! { "$set": { "tenant": tenant.to_string() } };
+    let by_name = doc! { "_id": database.name() };
+    places(client)
+        .update_one(by_name, place)
+        .upsert(true)
+        .await?;
     match database.create_collection(RECORDS).await {
         Err(error) if !is_there_already(&error) => return Err(error),
         _ => {}
@@ -64,7 +108,26 @@ pub(crate) async fn provision(database: &Database) -> Result<(), mongodb::error:
                 .build(),
         )
         .build();
-    records(database).create_index(expiring).await?;
+    records(&database).create_index(expiring).await?;
+    Ok(())
+}
+
+/// Destroys a workspace's database; can be repeated.
+///
+/// # Errors
+/// The server's.
+pub async fn purge(client: &Client, workspace: WorkspaceId) -> Result<(), mongodb::error::Error> {
+    let database = database(client, workspace);
+    database
+        .run_command(doc! { "dropAllUsersFromDatabase": 1 })
+        .await?;
+    database
+        .run_command(doc! { "dropAllRolesFromDatabase": 1 })
+        .await?;
+    database.drop().await?;
+    places(client)
+        .delete_one(doc! { "_id": database.name() })
+        .await?;
     Ok(())
 }
 

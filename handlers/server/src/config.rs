@@ -3,6 +3,7 @@
 
 mod auth;
 mod database;
+mod mongo;
 mod postgres;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use auth::Auth;
 use database::Database;
 pub(crate) use database::secret;
+use mongo::Mongo;
 use postgres::Postgres;
 pub(crate) use postgres::parse as postgres_url;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// Where rows are, for the postgres family.
     pub postgres: Option<Postgres>,
+    /// Where documents are, for the mongo family.
+    pub mongo: Option<Mongo>,
     /// What the deployment tells of itself.
     #[serde(default)]
     pub api: Api,
@@ -291,6 +295,9 @@ impl Config {
         if let Some(postgres) = &self.postgres {
             postgres.check()?;
         }
+        if let Some(mongo) = &self.mongo {
+            mongo.check()?;
+        }
         if let Some(auth) = &self.auth {
             auth.check()?;
         }
@@ -373,6 +380,7 @@ impl Config {
             .into_iter()
             .chain(auth.into_iter().flatten())
             .chain(self.postgres.as_ref().map(|_| Family::Postgres))
+            .chain(self.mongo.as_ref().map(|_| Family::Mongo))
             .collect()
     }
 
@@ -485,6 +493,8 @@ mod tests {
                 "postgres.tenantConnections",
             ),
             ("postgres: {statementMs: 0}\n", "postgres.statementMs"),
+            ("mongo: {maxResults: 0}\n", "mongo.maxResults"),
+            ("mongo: {operationMs: 0}\n", "mongo.operationMs"),
         ] {
             let error = format!("{:#}", read(&format!("{MINIMAL}{more}")).unwrap_err());
             assert!(error.contains(named), "{more}: {error}");
@@ -506,6 +516,15 @@ mod tests {
             .take_while(|line| line.starts_with("# "))
             .filter_map(|line| Some(format!("{}\n", line.strip_prefix("# ")?)))
             .collect()
+    }
+
+    #[test]
+    fn the_shown_mongo_section_holds_the_defaults() {
+        let shown = read(&format!("{MINIMAL}{}", section("mongo"))).unwrap();
+        assert!(shown.families().contains(&Family::Mongo));
+        let mut shown = shown.mongo.unwrap();
+        assert!(shown.url.take().is_some());
+        assert_eq!(format!("{shown:?}"), format!("{:?}", Mongo::default()));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod config;
 mod directory;
+mod mongo;
 mod quotas;
 mod server;
 

@@ -15,6 +15,7 @@ use postern_common::serve::{Address, Admin, Listener, serve};
 use postern_common::{Chain, Router, keys, telemetry};
 use postern_context::OpeningKeys;
 use postern_contract::key_file;
+use postern_mongo::Mongo;
 use postern_platform::Platform;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
@@ -27,6 +28,7 @@ use tonic::transport::ServerTlsConfig;
 
 use crate::config::{Claims, Config, postgres_url, secret};
 use crate::directory;
+use crate::mongo::MongoBackend;
 use crate::quotas::ControlPlane;
 
 /// A configuration whose files are good.
@@ -104,7 +106,15 @@ impl Prepared {
             faults(&config),
         ));
         prepare_data(&config).await?;
-        let provisioning = Arc::new(Provisioning::new(pool.clone(), backends(&config, &pool)?));
+        let documents = match &config.mongo {
+            None => None,
+            Some(settings) => Some(settings.client().await.context("mongo")?),
+        };
+        let mut backends = backends(&config, &pool)?;
+        if let Some(client) = &documents {
+            backends.push(Arc::new(MongoBackend(client.clone())));
+        }
+        let provisioning = Arc::new(Provisioning::new(pool.clone(), backends));
         let purge = i32::from(config.provisioning.purge_after_days);
         let platform = Arc::new(Platform::new(
             pool.clone(),
@@ -130,14 +140,29 @@ impl Prepared {
                     settings.cluster().context("postgres")?,
                     settings.bounds(),
                     Arc::clone(&shared),
-                    cursors,
+                    cursors.clone(),
                     Arc::new(ControlPlane(pool.clone())),
                 );
                 Some(Arc::new(family.context("postgres")?))
             }
         };
+        let mongo = documents
+            .zip(config.mongo.as_ref())
+            .map(|(client, settings)| {
+                let quotas = Arc::new(ControlPlane(pool.clone()));
+                Arc::new(Mongo::new(
+                    client,
+                    settings.bounds(),
+                    shared,
+                    cursors,
+                    quotas,
+                ))
+            });
         let families = config.families();
         let mut router = platform.router();
+        if let Some(mongo) = &mongo {
+            router = router.merge(mongo.router());
+        }
         if let Some(postgres) = &postgres {
             router = router.merge(postgres.router());
         }
@@ -174,6 +199,7 @@ impl Prepared {
             platform,
             auth,
             postgres,
+            mongo,
             provisioning,
             pool,
             claims,
@@ -193,6 +219,7 @@ pub struct Server {
     platform: Arc<Platform>,
     auth: Option<Arc<Auth>>,
     postgres: Option<Arc<Postgres>>,
+    mongo: Option<Arc<Mongo>>,
     provisioning: Arc<Provisioning>,
     pool: PgPool,
     claims: Option<ClaimStore>,
@@ -250,6 +277,10 @@ impl Server {
             background.spawn(async move { following.follow(direct, look, ending).await });
             let ending = last.clone();
             background.spawn(async move { family.sweep(every, ending).await });
+        }
+        if let Some(mongo) = self.mongo {
+            let ending = last.clone();
+            background.spawn(async move { mongo.sweep(every, ending).await });
         }
         let (platform, ending) = (Arc::clone(&self.platform), last.clone());
         let audit_days = self.config.audit_days;

@@ -159,11 +159,6 @@ impl Filter {
         self
     }
 
-    /// Whether it asks for anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The filter as the server takes it. Every condition stands in a document of its
     /// own, so that none replaces another on the same field.
     pub(crate) fn to_bson(&self) -> Document {

@@ -28,7 +28,7 @@ use postern_common::Failure;
 use postern_contract::Detail;
 
 pub(crate) use filter::Filter;
-pub(crate) use path::collection;
+pub(crate) use path::{collection, field_path};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use projection::{Projection, Sort};
 pub(crate) use update::Update;
@@ -236,6 +236,11 @@ impl Budget {
         }
     }
 
+    /// A pattern of a validator.
+    pub(crate) fn pattern(&mut self, pattern: &str, at: &At<'_>) -> Result<(), Refused> {
+        self.regex(pattern, "", at)
+    }
+
     fn node(&mut self, at: &At<'_>) -> Result<(), Refused> {
         take(&mut self.nodes, at, "operators and fields", MAX_NODES)
     }
@@ -287,6 +292,16 @@ impl Budget {
             ))),
         }
     }
+}
+
+/// Reads one schema of a validator, which takes up nodes and depth as operators do.
+pub(crate) fn take_schema<T>(
+    budget: &mut Budget,
+    at: &At<'_>,
+    read: impl FnOnce(&mut Budget) -> Result<T, Refused>,
+) -> Result<T, Refused> {
+    budget.node(at)?;
+    budget.deeper(at, read)
 }
 
 /// The fields of an object, or what is there instead.

@@ -1,0 +1,259 @@
+//! `POST …/credentials`: a database user for a while, who reads views.
+//!
+//! A view shows a collection's documents without the tenant's fields, behind the wall;
+//! the user has `find` on views and on nothing else. When it ends is written down before
+//! it is made, so no crash leaves a user without an end; the sweep removes what is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Bson, DateTime, Document, doc};
+use futures::TryStreamExt as _;
+use futures::future::BoxFuture;
+use http::StatusCode;
+use mongodb::{Client, Collection};
+use postern_common::idempotency::{Attempt, Effect};
+use postern_common::{Call, Failure, Reply};
+use rand::distr::{Alphanumeric, SampleString as _};
+use serde_json::json;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::body;
+use crate::collections::VIEWS;
+use crate::failure::{failure, is_there_already, number};
+use crate::family::{Mongo, Place};
+use crate::store::HOME;
+use crate::wall::{At, Refused, collection};
+
+const DEFAULT_TTL_S: i64 = 3_600;
+const MAX_TTL_S: i64 = 86_400;
+const MAX_COLLECTIONS: usize = 100;
+/// Users of one sweep.
+const SWEEP: i64 = 100;
+/// `UserAlreadyExists`, `RoleAlreadyExists` are 51003 and 51002; not found 11 and 31.
+const THERE: [i32; 2] = [51_002, 51_003];
+const GONE: [i32; 2] = [11, 31];
+
+struct New {
+    app: Arc<Mongo>,
+    place: Place,
+    user: String,
+    collections: Vec<String>,
+    ttl: Duration,
+}
+
+/// `{collections: […], ttlSeconds?}`
+pub(crate) async fn create(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failure> {
+    let place = app.place(&call)?;
+    call.query()?.finish()?;
+    let (sent, fields) = body::object(&mut call).await?;
+    let (collections, ttl) = read(&fields)?;
+    let keyed = call.keyed(&sent)?;
+    // The same for a retry, which may find what a crash left.
+    let mark = match &keyed {
+        Some(keyed) => keyed
+            .scope
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        None => Alphanumeric
+            .sample_string(&mut rand::rng(), 32)
+            .to_ascii_lowercase(),
+    };
+    let new = New {
+        app: Arc::clone(&app),
+        user: format!("postern_{mark}"),
+        place,
+        collections,
+        ttl,
+    };
+    app.ledger
+        .run_outside(keyed, call.caller.correlation_id(), new)
+        .await
+}
+
+fn read(fields: &Document) -> Result<(Vec<String>, Duration), Refused> {
+    let root = At::root("body");
+    if let Some(other) = fields
+        .keys()
+        .find(|name| !["collections", "ttlSeconds"].contains(&name.as_str()))
+    {
+        return Err(root
+            .field(other)
+            .refused("is not known here; known are collections, ttlSeconds"));
+    }
+    let at = root.field("collections");
+    let names = match fields.get("collections") {
+        Some(Bson::Array(names)) if (1..=MAX_COLLECTIONS).contains(&names.len()) => names,
+        _ => return Err(at.refused(format!("must name 1 to {MAX_COLLECTIONS} collections"))),
+    };
+    let mut collections = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        let at = at.index(index);
+        let name = name
+            .as_str()
+            .ok_or_else(|| at.refused("must be a string"))?;
+        collections.push(
+            collection(name)
+                .map_err(|rule| at.refused(rule))?
+                .to_owned(),
+        );
+    }
+    let at = root.field("ttlSeconds");
+    let ttl = match fields.get("ttlSeconds") {
+        None => DEFAULT_TTL_S,
+        Some(Bson::Int32(seconds)) if (60..=MAX_TTL_S).contains(&i64::from(*seconds)) => {
+            i64::from(*seconds)
+        }
+        Some(_) => return Err(at.refused(format!("must be a whole number from 60 to {MAX_TTL_S}"))),
+    };
+    Ok((
+        collections,
+        Duration::from_secs(u64::try_from(ttl).unwrap_or_default()),
+    ))
+}
+
+fn endings(client: &Client) -> Collection<Document> {
+    let options = mongodb::options::CollectionOptions::builder()
+        .write_concern(crate::store::durable())
+        .build();
+    client
+        .database(HOME)
+        .collection_with_options("credential", options)
+}
+
+impl New {
+    async fn make(&self) -> Result<Reply, Failure> {
+        let database = &self.place.database;
+        for name in &self.collections {
+            self.place.need(name).await?;
+            let [matched, unset] = self.place.wall.head();
+            let view = doc! { "create": format!("{VIEWS}{name}"), "viewOn": name, "pipeline": [matched, unset] };
+            match database.run_command(view).await {
+                Err(error) if !is_there_already(&error) => return Err(failure(error)),
+                _ => {}
+            }
+        }
+        let ttl = i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX);
+        let expires_at =
+            DateTime::from_millis(DateTime::now().timestamp_millis().saturating_add(ttl));
+        let ending = doc! { "$set": { "database": database.name(), "expiresAt": expires_at } };
+        let by_name = doc! { "_id": &self.user };
+        endings(&self.app.client)
+            .update_one(by_name, ending)
+            .upsert(true)
+            .await
+            .map_err(failure)?;
+
+        let views: Vec<Document> = self
+            .collections
+            .iter()
+            .map(|name| doc! { "resource": { "db": database.name(), "collection": format!("{VIEWS}{name}") }, "actions": ["find"] })
+            .collect();
+        let password = Alphanumeric.sample_string(&mut rand::rng(), 40);
+        let none: [&str; 0] = [];
+        let role = doc! { "privileges": views, "roles": none.as_slice() };
+        self.create_or_update("Role", role).await?;
+        let user =
+            doc! { "pwd": &password, "roles": [{ "role": &self.user, "db": database.name() }] };
+        self.create_or_update("User", user).await?;
+        let expires_at = expires_at
+            .try_to_rfc3339_string()
+            .map_err(Failure::internal)?;
+        let views: Vec<_> = self
+            .collections
+            .iter()
+            .map(|name| format!("{VIEWS}{name}"))
+            .collect();
+        Reply::json(
+            StatusCode::CREATED,
+            &json!({
+                "username": self.user,
+                "password": password,
+                "database": database.name(),
+                "authSource": database.name(),
+                "views": views,
+                "expiresAt": expires_at,
+            }),
+        )
+    }
+
+    /// What a crash left is brought up to date.
+    async fn create_or_update(&self, what: &str, options: Document) -> Result<(), Failure> {
+        let run = async |verb: &str| {
+            let mut command = doc! { format!("{verb}{what}"): &self.user };
+            command.extend(options.clone());
+            self.place.database.run_command(command).await
+        };
+        match run("create").await {
+            Ok(_) => Ok(()),
+            Err(error) if number(&error).is_some_and(|code| THERE.contains(&code)) => {
+                run("update").await.map(|_| ()).map_err(failure)
+            }
+            Err(error) => Err(failure(error)),
+        }
+    }
+}
+
+impl Effect for New {
+    fn bring_about(&self, _: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
+        Box::pin(self.make())
+    }
+
+    fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Mongo {
+    /// Removes users whose time is over, `every` so often, until `stop`.
+    pub async fn sweep(&self, every: Duration, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_some()
+        {
+            if let Err(error) = self.end_credentials().await {
+                tracing::warn!(%error, "credentials were not swept");
+            }
+        }
+    }
+
+    async fn end_credentials(&self) -> Result<(), Failure> {
+        let endings = endings(&self.client);
+        let due = doc! { "expiresAt": { "$lte": DateTime::now() } };
+        let due: Vec<Document> = endings
+            .find(due)
+            .limit(SWEEP)
+            .await
+            .map_err(failure)?
+            .try_collect()
+            .await
+            .map_err(failure)?;
+        for ended in due {
+            let (Ok(user), Ok(database)) = (ended.get_str("_id"), ended.get_str("database")) else {
+                continue;
+            };
+            for command in ["dropUser", "dropRole"] {
+                let dropped = self
+                    .client
+                    .database(database)
+                    .run_command(doc! { command: user })
+                    .await;
+                match dropped {
+                    Err(error) if !number(&error).is_some_and(|code| GONE.contains(&code)) => {
+                        return Err(failure(error));
+                    }
+                    _ => {}
+                }
+            }
+            endings
+                .delete_one(doc! { "_id": user })
+                .await
+                .map_err(failure)?;
+        }
+        Ok(())
+    }
+}

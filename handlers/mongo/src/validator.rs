@@ -1,0 +1,344 @@
+//! What a collection may be told of its documents: a JSON Schema by allow-list, and
+//! indexes.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use serde_json::Value;
+
+use crate::wall::{At, Budget, Refused, TENANT, WORKSPACE, field_path, take_schema};
+
+/// Keywords whose value is a number, a text or a list of plain values.
+const PLAIN: [&str; 20] = [
+    "bsonType",
+    "type",
+    "required",
+    "enum",
+    "title",
+    "description",
+    "pattern",
+    "multipleOf",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "additionalProperties",
+];
+const MAX_INDEXES: usize = 20;
+const MAX_KEYS: usize = 16;
+/// Ten years.
+const MAX_EXPIRY_S: i64 = 315_360_000;
+
+/// Reads `{"jsonSchema": {…}}` as the server's validator.
+///
+/// # Errors
+/// The keyword that is not allowed, and where it stands.
+pub(crate) fn read(value: &Bson, at: &At<'_>) -> Result<Document, Refused> {
+    let object = value
+        .as_document()
+        .ok_or_else(|| at.refused("must be an object"))?;
+    if let Some(other) = object.keys().find(|name| *name != "jsonSchema") {
+        return Err(at
+            .field(other)
+            .refused("is not known here; known is jsonSchema"));
+    }
+    let at = at.field("jsonSchema");
+    let schema = object
+        .get("jsonSchema")
+        .ok_or_else(|| at.refused("is missing"))?;
+    let mut schema = self::schema(schema, &mut Budget::default(), &at)?;
+    // The tenant's fields are in every document; a closed schema has to let them be.
+    if schema.get("additionalProperties") == Some(&Bson::Boolean(false)) {
+        let mut properties = match schema.remove("properties") {
+            Some(Bson::Document(properties)) => properties,
+            _ => Document::new(),
+        };
+        for name in ["_id", TENANT, WORKSPACE] {
+            if !properties.contains_key(name) {
+                properties.insert(name, doc! {});
+            }
+        }
+        schema.insert("properties", properties);
+    }
+    Ok(doc! { "$jsonSchema": schema })
+}
+
+fn schema(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Document, Refused> {
+    let object = value
+        .as_document()
+        .ok_or_else(|| at.refused("must be an object"))?;
+    take_schema(budget, at, |budget| {
+        let mut read = Document::new();
+        for (keyword, value) in object {
+            let at = at.field(keyword);
+            let checked =
+                match keyword.as_str() {
+                    "properties" => {
+                        let fields = value
+                            .as_document()
+                            .ok_or_else(|| at.refused("must be an object"))?;
+                        let mut properties = Document::new();
+                        for (name, value) in fields {
+                            let at = at.field(name);
+                            field_path(name).map_err(|rule| at.refused(rule))?;
+                            properties.insert(name, schema(value, budget, &at)?);
+                        }
+                        Bson::Document(properties)
+                    }
+                    "items" | "not" => Bson::Document(schema(value, budget, &at)?),
+                    "allOf" | "anyOf" | "oneOf" => {
+                        let Bson::Array(items) = value else {
+                            return Err(at.refused("must be an array"));
+                        };
+                        let mut schemas = Vec::with_capacity(items.len());
+                        for (index, item) in items.iter().enumerate() {
+                            schemas.push(Bson::Document(schema(item, budget, &at.index(index))?));
+                        }
+                        Bson::Array(schemas)
+                    }
+                    "pattern" => {
+                        let text = value
+                            .as_str()
+                            .ok_or_else(|| at.refused("must be a string"))?;
+                        budget.pattern(text, &at)?;
+                        value.clone()
+                    }
+                    "additionalProperties" if !matches!(value, Bson::Boolean(_)) => {
+                        Bson::Document(schema(value, budget, &at)?)
+                    }
+                    plain if PLAIN.contains(&plain) => value.clone(),
+                    _ => return Err(at.refused(
+                        "is no keyword that is allowed here; docs/mongo.md lists those that are",
+                    )),
+                };
+            read.insert(keyword, checked);
+        }
+        Ok(read)
+    })
+}
+
+/// The schema as the client wrote it, but for what was let in for the tenant's fields.
+#[must_use]
+pub(crate) fn shown(validator: &Document) -> Value {
+    let mut validator = validator.clone();
+    if let Ok(schema) = validator.get_document_mut("$jsonSchema")
+        && let Ok(properties) = schema.get_document_mut("properties")
+    {
+        properties.remove(TENANT);
+        properties.remove(WORKSPACE);
+    }
+    let schema = validator.remove("$jsonSchema").unwrap_or(Bson::Null);
+    serde_json::json!({ "jsonSchema": schema.into_relaxed_extjson() })
+}
+
+/// An index that is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    pub(crate) keys: Document,
+    pub(crate) unique: bool,
+    pub(crate) sparse: bool,
+    pub(crate) expire_after: Option<Duration>,
+}
+
+impl Index {
+    pub(crate) fn shown(&self) -> Value {
+        serde_json::json!({
+            "keys": Bson::Document(self.keys.clone()).into_relaxed_extjson(),
+            "unique": self.unique,
+            "sparse": self.sparse,
+            "expireAfterSeconds": self.expire_after.map(|after| after.as_secs()),
+        })
+    }
+}
+
+/// Reads a list of indexes.
+///
+/// # Errors
+/// What is wrong with one, and where it stands.
+pub(crate) fn indexes(value: &Bson, at: &At<'_>) -> Result<Vec<Index>, Refused> {
+    let Bson::Array(items) = value else {
+        return Err(at.refused("must be an array"));
+    };
+    if items.len() > MAX_INDEXES {
+        return Err(at.refused(format!("must have at most {MAX_INDEXES} items")));
+    }
+    items
+        .iter()
+        .enumerate()
+        .map(|(place, item)| index(item, &at.index(place)))
+        .collect()
+}
+
+fn index(value: &Bson, at: &At<'_>) -> Result<Index, Refused> {
+    let object = value
+        .as_document()
+        .ok_or_else(|| at.refused("must be an object"))?;
+    let known = ["keys", "unique", "sparse", "expireAfterSeconds"];
+    if let Some(other) = object.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(at
+            .field(other)
+            .refused(format!("is not known here; known are {}", known.join(", "))));
+    }
+    let flag = |name: &str| match object.get(name) {
+        None => Ok(false),
+        Some(Bson::Boolean(flag)) => Ok(*flag),
+        Some(_) => Err(at.field(name).refused("must be true or false")),
+    };
+    let keys_at = at.field("keys");
+    let Some(Bson::Document(keys)) = object.get("keys") else {
+        return Err(keys_at.refused("must be an object of fields, each 1 or -1"));
+    };
+    if keys.is_empty() || keys.len() > MAX_KEYS {
+        return Err(keys_at.refused(format!("must name 1 to {MAX_KEYS} fields")));
+    }
+    let mut read = Document::new();
+    for (path, direction) in keys {
+        let at = keys_at.field(path);
+        field_path(path).map_err(|rule| at.refused(rule))?;
+        match direction {
+            Bson::Int32(1) => read.insert(path, 1),
+            Bson::Int32(-1) => read.insert(path, -1),
+            _ => return Err(at.refused("must be 1 or -1")),
+        };
+    }
+    let expiry_at = at.field("expireAfterSeconds");
+    let expire_after = match object.get("expireAfterSeconds") {
+        None => None,
+        Some(Bson::Int32(seconds)) if (0..=MAX_EXPIRY_S).contains(&i64::from(*seconds)) => Some(
+            Duration::from_secs(u64::try_from(*seconds).unwrap_or_default()),
+        ),
+        Some(_) => {
+            return Err(
+                expiry_at.refused(format!("must be a whole number from 0 to {MAX_EXPIRY_S}"))
+            );
+        }
+    };
+    Ok(Index {
+        keys: read,
+        unique: flag("unique")?,
+        sparse: flag("sparse")?,
+        expire_after,
+    })
+}
+
+/// Where a document broke the validator, from the server's explanation.
+#[must_use]
+pub(crate) fn failing(details: &Document) -> Option<String> {
+    fn walk(rule: &Document, path: &str, left: u8) -> Option<String> {
+        let left = left.checked_sub(1)?;
+        let join = |name: &str| {
+            if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            }
+        };
+        if let Ok(missing) = rule.get_array("missingProperties")
+            && let Some(Bson::String(name)) = missing.first()
+        {
+            return Some(format!("{} is missing", join(name)));
+        }
+        if let Ok(surplus) = rule.get_array("additionalProperties")
+            && let Some(Bson::String(name)) = surplus.first()
+        {
+            return Some(format!("{} is not in the schema", join(name)));
+        }
+        for list in [
+            "schemaRulesNotSatisfied",
+            "propertiesNotSatisfied",
+            "details",
+        ] {
+            for item in rule
+                .get_array(list)
+                .into_iter()
+                .flatten()
+                .filter_map(Bson::as_document)
+            {
+                let inner = match (item.get_str("propertyName"), item.get("itemIndex")) {
+                    (Ok(name), _) => join(name),
+                    (_, Some(Bson::Int32(index))) => join(&index.to_string()),
+                    _ => path.to_owned(),
+                };
+                if let Some(found) = walk(item, &inner, left) {
+                    return Some(found);
+                }
+            }
+        }
+        let keyword = rule.get_str("operatorName").ok()?;
+        let leaf = rule.contains_key("reason") && !path.is_empty();
+        leaf.then(|| format!("{path} breaks {keyword}"))
+    }
+    let rules = details.get_document("details").unwrap_or(details);
+    walk(rules, "", 40)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use bson::bson;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_schema_lets_the_tenants_fields_be() {
+        let asked = bson!({"jsonSchema": {"bsonType": "object", "required": ["a"], "properties": {"a": {"bsonType": "int"}}, "additionalProperties": false}});
+        let validator = read(&asked, &At::root("validator")).unwrap();
+        let properties = validator
+            .get_document("$jsonSchema")
+            .unwrap()
+            .get_document("properties")
+            .unwrap();
+        assert!(
+            [TENANT, WORKSPACE, "_id", "a"]
+                .iter()
+                .all(|name| properties.contains_key(name))
+        );
+        assert!(!shown(&validator).to_string().contains("_tenantId"));
+    }
+
+    #[test]
+    fn keywords_are_an_allow_list() {
+        for bad in [
+            bson!({"jsonSchema": {"$ref": "x"}}),
+            bson!({"jsonSchema": {"properties": {"_tenantId": {}}}}),
+            bson!({"jsonSchema": {"properties": {"a": {"encrypt": {}}}}}),
+            bson!({"jsonSchema": {"pattern": "x".repeat(1_000)}}),
+            bson!({"$where": "1"}),
+        ] {
+            assert!(read(&bad, &At::root("validator")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_failing_path_is_found() {
+        let told = doc! {"failingDocumentId": 1, "details": {"operatorName": "$jsonSchema", "schemaRulesNotSatisfied": [
+        {"operatorName": "properties", "propertiesNotSatisfied": [
+            {"propertyName": "a", "details": [{"operatorName": "properties", "propertiesNotSatisfied": [
+                {"propertyName": "b", "details": [{"operatorName": "minimum", "reason": "comparison failed"}]}]}]}]}]}};
+        assert_eq!(failing(&told).unwrap(), "a.b breaks minimum");
+        let told = doc! {"details": {"operatorName": "$jsonSchema", "schemaRulesNotSatisfied": [
+        {"operatorName": "required", "missingProperties": ["x"]}]}};
+        assert_eq!(failing(&told).unwrap(), "x is missing");
+    }
+
+    #[test]
+    fn indexes_are_checked() {
+        let good = bson!([{"keys": {"a": 1, "b.c": -1}, "unique": true}, {"keys": {"at": 1}, "expireAfterSeconds": 60}]);
+        assert_eq!(indexes(&good, &At::root("indexes")).unwrap().len(), 2);
+        for bad in [
+            bson!([{"keys": {}}]),
+            bson!([{"keys": {"a": "text"}}]),
+            bson!([{"keys": {"_tenantId": 1}}]),
+            bson!([{"keys": {"a": 1}, "collation": {}}]),
+        ] {
+            assert!(indexes(&bad, &At::root("indexes")).is_err(), "{bad}");
+        }
+    }
+}
