@@ -252,11 +252,14 @@ async fn usage_is_told_against_the_plan() -> Result<()> {
                 .and_then(|quotas| quotas.iter().find(|quota| quota["quota"] == name))
                 .with_context(|| format!("no {name} in {usage:?}"))?;
             assert_eq!(quota["limit"], limit, "{plan} {name}");
-            assert_eq!(
-                quota["used"],
-                if name == "workspaces" { 1 } else { 0 },
-                "{plan} {name}"
-            );
+            let used = quota["used"].as_u64().context("used is a number")?;
+            match name {
+                "workspaces" => assert_eq!(used, 1, "{plan}"),
+                // Of the tenant's four calls those that were reported by now; the suite
+                // `policies` waits for them.
+                "callsPerMonth" => ensure!(used <= 4, "{plan}: {used} calls"),
+                _ => assert_eq!(used, 0, "{plan} {name}"),
+            }
         }
     }
     Ok(())
