@@ -232,7 +232,7 @@ impl Call {
             let taken = self.route.media_types.join(", ");
             return Err(Failure::new(
                 Code::UnsupportedMediaType,
-                format!("the body must be {taken}, not encoded"),
+                format!("send a body of {taken}, without Content-Encoding"),
             ));
         }
         let body = self.body().await?;
