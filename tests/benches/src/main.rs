@@ -1,6 +1,7 @@
 //! Benchmarks, by name: `./tests/bench NAME`. A JSON line a measurement on standard
 //! output, a table for people on standard error.
 
+mod jwt;
 mod report;
 mod rpc;
 
@@ -21,10 +22,13 @@ struct Args {
 enum Bench {
     /// The external-plugin RPC under load: the runner's full chain beside a null runner
     Rpc(rpc::Options),
+    /// `jwt`: a token that is remembered and one that is not, beside the chain without it
+    Jwt(rpc::Options),
 }
 
 fn main() -> Result<()> {
     match Args::parse().bench {
         Bench::Rpc(options) => rpc::run(&options),
+        Bench::Jwt(options) => jwt::run(&options),
     }
 }

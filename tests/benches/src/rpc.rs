@@ -9,8 +9,8 @@
 mod call;
 mod directory;
 mod load;
-mod process;
-mod world;
+pub(crate) mod process;
+pub(crate) mod world;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use postern_wire::message::{Action, Message};
 use serde_json::json;
 
 use crate::report::{Measurement, Spread};
-use load::{Expect, Load};
+pub(crate) use load::Expect;
+use load::Load;
 use process::Subject;
 use world::World;
 
@@ -30,7 +31,7 @@ use world::World;
 pub(crate) struct Options {
     /// Rounds for each number of connections
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// Milliseconds of load on each runner in a round
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     millis: u64,
@@ -41,7 +42,7 @@ pub(crate) struct Options {
         default_value = "1,8,32,128",
         value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
-    conns: Vec<u16>,
+    pub(crate) conns: Vec<u16>,
 }
 
 /// Calls before anything is counted: caches, branch predictors, buffers.
@@ -56,15 +57,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let world = World::start(folder.path())?;
     let null = Subject::start(&program("null-runner")?, &[], folder.path(), "null")?;
     let chain = start_chain(&world, folder.path(), "chain")?;
+    let tokens = std::slice::from_ref(&world.token);
     let runners = [
-        Runner::new("null", null, &[], &world.token, Expect::NoAction)?,
-        Runner::new(
-            "chain",
-            chain,
-            &world::chain(),
-            &world.token,
-            Expect::Rewrite,
-        )?,
+        Runner::new("null", null, &[], tokens, Expect::NoAction)?,
+        Runner::new("chain", chain, &world::chain(), tokens, Expect::Rewrite)?,
     ];
     eprintln!("{}", Measurement::HEAD);
     for &conns in &options.conns {
@@ -108,16 +104,18 @@ fn first_answer(world: &World, folder: &Path, rounds: u32) -> Result<()> {
 }
 
 /// A program that is built beside this one.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe()?;
     let folder = this.parent().context("a program without a folder")?;
     Ok(folder.join(name))
 }
 
-struct Runner {
+/// A runner that is measured.
+pub(crate) struct Runner {
     name: &'static str,
     subject: Subject,
-    call: Vec<u8>,
+    /// Made in turns.
+    calls: Vec<Vec<u8>>,
     expect: Expect,
 }
 
@@ -129,21 +127,24 @@ struct Round {
 }
 
 impl Runner {
-    fn new(
+    /// A runner that has answered once: a call with each of these tokens.
+    pub(crate) fn new(
         name: &'static str,
         mut subject: Subject,
         conf: &[(String, String)],
-        token: &str,
+        tokens: &[String],
         expect: Expect,
     ) -> Result<Self> {
         let mut stream = subject.connect()?;
         let conf_token = call::prepare(&mut stream, conf)?;
-        let call = call::frame(Some(token), conf_token)?;
+        let frame = |token: &String| call::frame(Some(token), conf_token);
+        let calls = tokens.iter().map(frame).collect::<Result<Vec<_>>>()?;
+        let call = calls.first().context("no token")?;
         subject.find_worker()?;
         // The first calls fill caches: keys are fetched, the directory asked.
         let deadline = Instant::now() + WARM_UP_LIMIT;
         loop {
-            let answer = call::exchange(&mut stream, &call)?;
+            let answer = call::exchange(&mut stream, call)?;
             match expect.check(&answer) {
                 Ok(()) => break,
                 Err(error) if Instant::now() > deadline => {
@@ -155,13 +156,13 @@ impl Runner {
         Ok(Self {
             name,
             subject,
-            call,
+            calls,
             expect,
         })
     }
 
     fn round(&self, conns: usize, length: Duration) -> Result<Round> {
-        let mut load = Load::open(&self.subject.socket, conns, &self.call, self.expect)
+        let mut load = Load::open(&self.subject.socket, conns, &self.calls, self.expect)
             .with_context(|| self.name)?;
         load.run(WARM_UP).with_context(|| self.name)?;
         let before = self.subject.cpu()?;
@@ -179,7 +180,7 @@ impl Runner {
 }
 
 /// All runners in turns; the first is what the others are compared with.
-fn measure(runners: &[Runner], conns: usize, options: &Options) -> Result<()> {
+pub(crate) fn measure(runners: &[Runner], conns: usize, options: &Options) -> Result<()> {
     let length = Duration::from_millis(options.millis);
     let mut rounds: Vec<Vec<Round>> = Vec::new();
     for _ in 0..options.rounds {

@@ -35,15 +35,17 @@ pub(crate) enum Expect {
     NoAction,
     /// The request goes on, changed.
     Rewrite,
+    /// The request goes on.
+    Pass,
 }
 
 impl Expect {
     /// Whether this is such an answer.
     pub(crate) fn check(self, answer: &Message) -> Result<()> {
         match (self, answer) {
-            (Self::NoAction, Message::HttpReqCallResp { action: None, .. })
+            (Self::NoAction | Self::Pass, Message::HttpReqCallResp { action: None, .. })
             | (
-                Self::Rewrite,
+                Self::Rewrite | Self::Pass,
                 Message::HttpReqCallResp {
                     action: Some(Action::Rewrite(_)),
                     ..
@@ -78,11 +80,11 @@ struct Connection {
     answer: Vec<u8>,
 }
 
-/// Connections, and the call they all make.
+/// Connections, and the calls they make in turns.
 pub(crate) struct Load<'c> {
     connections: Vec<Connection>,
     poll: rustix::fd::OwnedFd,
-    call: &'c [u8],
+    calls: std::iter::Cycle<std::slice::Iter<'c, Vec<u8>>>,
     expect: Expect,
     answers: u64,
 }
@@ -92,7 +94,7 @@ impl<'c> Load<'c> {
     pub(crate) fn open(
         socket: &Path,
         count: usize,
-        call: &'c [u8],
+        calls: &'c [Vec<u8>],
         expect: Expect,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -112,7 +114,7 @@ impl<'c> Load<'c> {
         Ok(Self {
             connections,
             poll,
-            call,
+            calls: calls.iter().cycle(),
             expect,
             answers: 0,
         })
@@ -124,7 +126,7 @@ impl<'c> Load<'c> {
         let start = Instant::now();
         let end = start + length;
         for connection in &mut self.connections {
-            connection.call(self.call)?;
+            connection.call(self.calls.next().context("no call")?)?;
         }
         let mut in_flight = self.connections.len();
         let mut calls = 0;
@@ -164,7 +166,7 @@ impl<'c> Load<'c> {
                 self.answers += 1;
                 calls += 1;
                 if now < end {
-                    connection.call(self.call)?;
+                    connection.call(self.calls.next().context("no call")?)?;
                 } else {
                     in_flight -= 1;
                 }

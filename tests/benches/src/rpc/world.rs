@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::call::WORKSPACE;
 use super::directory;
@@ -29,6 +29,9 @@ pub(crate) struct World {
     pub(crate) config: PathBuf,
     /// A token that may read the workspace, RS256, of about 900 bytes.
     pub(crate) token: String,
+    settings: Value,
+    key: EncodingKey,
+    issuer: String,
 }
 
 impl World {
@@ -58,13 +61,36 @@ impl World {
                 "context": {"keyFile": keys},
             },
         });
-        let path = folder.join("runner.yaml");
-        // JSON is YAML.
-        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
         Ok(Self {
-            config: path,
-            token: token(&key, &issuer)?,
+            config: write(folder, "runner", &config)?,
+            token: token(&key, &issuer, 0)?,
+            settings: config,
+            key,
+            issuer,
         })
+    }
+
+    /// So many tokens, none like another.
+    pub(crate) fn tokens(&self, count: u32) -> Result<Vec<String>> {
+        let token = |n| token(&self.key, &self.issuer, n);
+        (1..=count).map(token).collect()
+    }
+
+    /// Another configuration file, in which the section `jwt` differs.
+    pub(crate) fn with_jwt(
+        &self,
+        folder: &Path,
+        name: &str,
+        field: &str,
+        value: Value,
+    ) -> Result<PathBuf> {
+        let mut settings = self.settings.clone();
+        let jwt = settings
+            .pointer_mut("/plugins/jwt")
+            .and_then(Value::as_object_mut);
+        let jwt = jwt.context("no section jwt")?;
+        jwt.insert(field.to_owned(), value);
+        write(folder, name, &settings)
     }
 }
 
@@ -87,11 +113,18 @@ pub(crate) fn chain() -> Vec<(String, String)> {
         .into()
 }
 
-fn token(key: &EncodingKey, issuer: &str) -> Result<String> {
+fn write(folder: &Path, name: &str, settings: &Value) -> Result<PathBuf> {
+    let path = folder.join(format!("{name}.yaml"));
+    // JSON is YAML.
+    std::fs::write(&path, serde_json::to_vec_pretty(settings)?)?;
+    Ok(path)
+}
+
+fn token(key: &EncodingKey, issuer: &str, number: u32) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let claims = json!({
         "iss": issuer, "aud": AUDIENCE, "sub": "8f14e45f-ceea-467f-a0e6-5f3c2b9d1a77",
-        "iat": now, "nbf": now, "exp": now + LIFETIME, "jti": "1f0e3dad-9990-4c3b-b3f2-6a1c0d9e8b54",
+        "iat": now, "nbf": now, "exp": now + LIFETIME, "jti": format!("1f0e3dad-9990-4c3b-b3f2-{number:012}"),
         "typ": "Bearer", "azp": "console", "sid": "c4ca4238-a0b9-4382-8dcc-509a6f75849b",
         "tenant_id": TENANT, "plan_id": "growth",
         "realm_access": {"roles": ["tenant_admin"]},
