@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use http::header::WWW_AUTHENTICATE;
+use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use postern_common::Failure;
 use postern_contract::Code;
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ pub(crate) fn invalid_credentials() -> Failure {
         "these credentials are not good for a token; check each of them, the client and the grant",
     )
     .with_header(WWW_AUTHENTICATE, "Bearer realm=\"postern\"")
+    .with_header(CACHE_CONTROL, "no-store")
 }
 
 /// Waits until the next multiple of `step` since `began`.

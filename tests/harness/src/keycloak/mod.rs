@@ -37,7 +37,10 @@ const ADMIN_NAME: &str = "admin";
 const ADMIN_PASSWORD: &str = "admin-of-the-tests";
 
 /// Whole: `kc.sh` would otherwise have its own, with a collector that clashes.
-const JAVA_OPTIONS: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"];
+const JAVA_OPTIONS: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"];
+
+/// The client of every realm that is made here, and its secret.
+pub const CLIENT: (&str, &str) = (realm::CLIENT, realm::CLIENT_SECRET);
 
 /// What `kc.sh` adds to any options, as of 26.7.
 const KEYCLOAK_JAVA_OPTIONS: [&str; 9] = [

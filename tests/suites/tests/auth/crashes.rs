@@ -13,12 +13,17 @@ use crate::world::World;
 
 const REACHED: Duration = Duration::from_secs(20);
 
+#[tokio::test]
+async fn handlers_are_killed_in_the_middle() -> Result<()> {
+    let mut world = World::before(Keycloak::shared().await?).await?;
+    a_client_is_made_once(&mut world).await?;
+    anothers_client_is_not_taken_for_ones_own(&mut world).await
+}
+
 /// At each point the handlers are killed with -9; the retry with the same key ends with
 /// one client, whose secret is good.
-#[tokio::test]
-async fn a_client_is_made_once_whoever_is_killed() -> Result<()> {
+async fn a_client_is_made_once(world: &mut World) -> Result<()> {
     let keycloak = Keycloak::shared().await?;
-    let mut world = World::before(keycloak).await?;
     for point in [
         "after-record",
         "after-effect",
@@ -89,9 +94,7 @@ async fn a_client_is_made_once_whoever_is_killed() -> Result<()> {
 
 /// Started and killed before Keycloak was asked; then somebody else takes the name. The
 /// retry does not take that client for its own.
-#[tokio::test]
-async fn anothers_client_is_not_taken_for_ones_own() -> Result<()> {
-    let mut world = World::before(Keycloak::shared().await?).await?;
+async fn anothers_client_is_not_taken_for_ones_own(world: &mut World) -> Result<()> {
     let home = world.tenant("taken").await?;
     let (admin, path) = (home.tenant.admin.clone(), home.path("clients"));
     let body = json!({"clientId": "robot", "grantTypes": ["client_credentials"]});

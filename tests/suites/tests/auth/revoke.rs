@@ -94,6 +94,41 @@ async fn a_clients_own_token_ends_alone() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_confidential_clients_refresh_token_needs_the_client() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("secretive").await?;
+    let password = home
+        .user(Keycloak::shared().await?, "ada", &["tenant_admin"])
+        .await?;
+    let client =
+        json!({"clientId": "backend", "grantTypes": ["password"], "scopes": ["workspaces:read"]});
+    let made = home
+        .tenant
+        .admin
+        .post(&home.path("clients"), &client)
+        .await?
+        .expect(201)?;
+    let secret = made.text_at("/clientSecret")?;
+    let mut log_in = home.log_in("ada", &password);
+    log_in["clientId"] = json!("backend");
+    log_in["clientSecret"] = json!(secret);
+    let tokens = world.token(log_in).await?.expect(200)?;
+    let ada = bearer(&world.stack.anonymous(), &tokens)?;
+    let token = tokens.text_at("/refresh_token")?;
+    for (given, answer) in [
+        (None, 401),
+        (Some("wrong"), 401),
+        (Some(secret.as_str()), 200),
+    ] {
+        ada.get("/v1/workspaces").await?.expect(200)?;
+        let body =
+            json!({"token": token, "clientId": given.map(|_| "backend"), "clientSecret": given});
+        revoke(world, body).await?.expect(answer)?;
+    }
+    ends(&ada).await
+}
+
+#[tokio::test]
 async fn nobody_ends_what_they_do_not_hold() -> Result<()> {
     let world = World::shared().await?;
     let home = world.tenant("forged").await?;

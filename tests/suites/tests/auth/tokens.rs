@@ -6,10 +6,11 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use postern_harness::api::headers;
 use postern_harness::http::Http;
-use postern_harness::keycloak::Keycloak;
+use postern_harness::keycloak::{CLIENT, Keycloak};
+use postern_harness::token::unique;
 use serde_json::json;
 
-use crate::world::{World, bearer};
+use crate::world::{ROOT_PASSWORD, World, bearer};
 
 #[tokio::test]
 async fn a_tenants_people_log_in_and_work() -> Result<()> {
@@ -65,6 +66,30 @@ async fn a_tenants_people_log_in_and_work() -> Result<()> {
     bob.get("/v1/workspaces")
         .await?
         .refused(403, "ROLE_DENIED")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_platforms_people_have_a_realm_apart() -> Result<()> {
+    let world = World::shared().await?;
+    let (id, secret) = CLIENT;
+    let log_in = |tenant: Option<&str>| {
+        json!({"grantType": "password", "tenant": tenant, "username": "root", "password": ROOT_PASSWORD,
+            "clientId": id, "clientSecret": secret})
+    };
+    let tokens = world.token(log_in(None)).await?.expect(200)?;
+    let root = bearer(&world.stack.anonymous(), &tokens)?;
+    let body = json!({"slug": format!("by-root-{}", unique()), "displayName": "R", "plan": "starter",
+        "adminEmail": "a@example.com"});
+    let made = root.post("/v1/tenants", &body).await?.expect(201)?;
+    root.get(&format!("/v1/tenants/{}", made.text_at("/id")?))
+        .await?
+        .expect(200)?;
+    let other = log_in(Some("nobody-here"));
+    world
+        .token(other)
+        .await?
+        .refused(401, "INVALID_CREDENTIALS")?;
     Ok(())
 }
 

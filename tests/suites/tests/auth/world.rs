@@ -18,6 +18,9 @@ const REALM_LIMIT: Duration = Duration::from_secs(180);
 /// Within this every runner knows of a change.
 pub(crate) const KNOWN: Duration = Duration::from_secs(5);
 
+/// Of the platform's own `root`.
+pub(crate) const ROOT_PASSWORD: &str = "password-of-root";
+
 /// Tries of one name that a test may make at once.
 pub(crate) const BURST: usize = 30;
 
@@ -45,7 +48,8 @@ impl World {
         let client = format!("postern-handlers-{}", unique());
         let secret = admin.service_account(&client).await?;
         let platform = format!("platform-{}", unique());
-        admin.create(&Realm::new(&platform)).await?;
+        let root = User::new("root", ROOT_PASSWORD, &["platform_admin"]);
+        admin.create(&Realm::new(&platform).user(root)).await?;
         let url = keycloak.url();
         let stack = Stack::start_with(|plan| {
             let secret_file = plan.data.join("keycloak-secret");
@@ -57,7 +61,7 @@ impl World {
                     "attempts": {"rate": 60, "burst": BURST},
                 },
             });
-            plan.runner = json!({"plugins": {"jwt": {"issuers": issuers(plan, &url)}}});
+            plan.runner = json!({"plugins": {"jwt": {"issuers": issuers(plan, &url, &platform)}}});
         })
         .await?;
         Ok(Self {
@@ -88,14 +92,15 @@ impl World {
     }
 }
 
-/// The development issuer, and every realm of a tenant.
-fn issuers(plan: &Plan, keycloak: &str) -> Value {
+/// The development issuer, the platform's realm, and every realm of a tenant.
+fn issuers(plan: &Plan, keycloak: &str, platform: &str) -> Value {
     json!([
         {
             "issuer": plan.issuer(),
             "audiences": [AUDIENCE],
             "jwksUri": format!("{}/protocol/openid-connect/certs", plan.issuer()),
         },
+        {"issuer": format!("{keycloak}/realms/{platform}"), "audiences": [AUDIENCE]},
         {
             "issuer": format!("{keycloak}/realms/tenant-{{slug}}"),
             "allow": ["*"],
