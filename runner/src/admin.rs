@@ -8,6 +8,7 @@
 //! | `POST` to a command's path | what came of it ([`Registry::with_command`](crate::Registry::with_command)) |
 
 use std::convert::Infallible;
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,12 @@ fn tcp(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Bound aside and moved into place, as the gateway's socket is.
 fn unix(path: &std::path::Path) -> std::io::Result<UnixListener> {
+    if path
+        .symlink_metadata()
+        .is_ok_and(|there| !there.file_type().is_socket())
+    {
+        return Err(std::io::Error::other("it exists and is no socket"));
+    }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let _ = std::fs::remove_file(&aside);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -81,6 +81,13 @@ impl Listener {
         match address {
             Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
             Address::Unix(path) => {
+                // A path that was mistaken for another: a key's file would be gone.
+                if path
+                    .symlink_metadata()
+                    .is_ok_and(|there| !there.file_type().is_socket())
+                {
+                    return Err(io::Error::other("it exists and is no socket"));
+                }
                 let temporary = path.with_extension(format!("{}.new", std::process::id()));
                 let listener = UnixListener::bind(&temporary)?;
                 let place = || {
