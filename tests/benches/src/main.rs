@@ -1,6 +1,7 @@
 //! Benchmarks, by name: `./tests/bench NAME`. A JSON line a measurement on standard
 //! output, a table for people on standard error.
 
+mod idempotency;
 mod jwt;
 mod report;
 mod rpc;
@@ -24,11 +25,14 @@ enum Bench {
     Rpc(rpc::Options),
     /// `jwt`: a token that is remembered and one that is not, beside the chain without it
     Jwt(rpc::Options),
+    /// A key's first use and its replay, and the sealed context, beside the plain chain
+    Idempotency(rpc::Options),
 }
 
 fn main() -> Result<()> {
     match Args::parse().bench {
         Bench::Rpc(options) => rpc::run(&options),
         Bench::Jwt(options) => jwt::run(&options),
+        Bench::Idempotency(options) => idempotency::run(&options),
     }
 }

@@ -6,7 +6,7 @@
 //! two neighbouring seconds; what is told is the median, and how far the rounds lie
 //! apart.
 
-mod call;
+pub(crate) mod call;
 mod directory;
 mod load;
 pub(crate) mod process;
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     /// Milliseconds of load on each runner in a round
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    millis: u64,
+    pub(crate) millis: u64,
     /// Numbers of connections
     #[arg(
         long,

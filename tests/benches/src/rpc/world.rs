@@ -128,7 +128,7 @@ fn token(key: &EncodingKey, issuer: &str, number: u32) -> Result<String> {
         "typ": "Bearer", "azp": "console", "sid": "c4ca4238-a0b9-4382-8dcc-509a6f75849b",
         "tenant_id": TENANT, "plan_id": "growth",
         "realm_access": {"roles": ["tenant_admin"]},
-        "scope": "workspaces:read tenants:read",
+        "scope": "workspaces:read workspaces:write tenants:read",
     });
     let mut header = Header::new(Algorithm::RS256);
     header.kid = Some(KID.to_owned());
