@@ -3,6 +3,7 @@
 
 mod idempotency;
 mod jwt;
+mod limits;
 mod report;
 mod rpc;
 
@@ -25,6 +26,8 @@ enum Bench {
     Rpc(rpc::Options),
     /// `jwt`: a token that is remembered and one that is not, beside the chain without it
     Jwt(rpc::Options),
+    /// Limits local, leased and exact beside the chain without `rate-limit`
+    Limits(rpc::Options),
     /// A key's first use and its replay, and the sealed context, beside the plain chain
     Idempotency(rpc::Options),
 }
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
     match Args::parse().bench {
         Bench::Rpc(options) => rpc::run(&options),
         Bench::Jwt(options) => jwt::run(&options),
+        Bench::Limits(options) => limits::run(&options),
         Bench::Idempotency(options) => idempotency::run(&options),
     }
 }
