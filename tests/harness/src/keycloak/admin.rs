@@ -158,7 +158,10 @@ impl Admin {
         };
         let mut config = config;
         // Above every other: each new key is preferred to the one before.
-        config["priority"] = json!([(200 + before.len()).to_string()]);
+        if let Some(config) = config.as_object_mut() {
+            let priority = json!([(200 + before.len()).to_string()]);
+            config.insert("priority".to_owned(), priority);
+        }
         let name = format!("rotated-{}", before.len());
         let component = json!({
             "name": name,

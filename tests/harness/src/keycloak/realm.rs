@@ -161,8 +161,11 @@ impl Realm {
     fn mappers(&self) -> Vec<Value> {
         let mapper = |name: &str, kind: &str, config: Value| {
             let mut config = config;
-            config["access.token.claim"] = json!("true");
-            config["introspection.token.claim"] = json!("true");
+            if let Some(config) = config.as_object_mut() {
+                for token in ["access.token.claim", "introspection.token.claim"] {
+                    config.insert(token.to_owned(), json!("true"));
+                }
+            }
             json!({
                 "name": name,
                 "protocol": "openid-connect",
