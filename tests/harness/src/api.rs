@@ -283,6 +283,12 @@ impl Reply {
             .with_context(|| format!("nothing at {pointer} of {self:?}"))
     }
 
+    /// The whole body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The text at a JSON pointer.
     ///
     /// # Errors
