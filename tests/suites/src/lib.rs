@@ -7,6 +7,7 @@
 //! | `e2e` | the HTTP API, from a client through the gateway to the store and back |
 //! | `policies` | tokens and limits under attack and under failure, with a real Keycloak |
 //! | `auth` | tokens and identities, with a real Keycloak |
+//! | `postgres` | rows, tables and functions of workspaces, through the whole path |
 //! | `faults` | one effect a key, whoever is killed whenever |
 //! | `security` | every route of the table refuses all that it must refuse, with the code that it must |
 //!
