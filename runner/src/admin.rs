@@ -7,8 +7,12 @@
 //! | `/readyz` | 200, or 503 with what is not ready and why |
 //! | `POST` to a command's path | what came of it ([`Registry::with_command`](crate::Registry::with_command)) |
 
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::os::unix::fs::FileTypeExt as _;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +23,15 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::either::Either;
 
-use crate::config::{Address, AdminConfig};
+use crate::config::Address;
 use crate::rpc::calls::Service;
+use crate::supervisor::privileges::User;
 
 /// Scrapers are few; further ones wait.
 const CONNECTIONS: usize = 16;
@@ -34,44 +40,109 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a command's body.
 const MAX_BODY: usize = 16 << 10;
 
-/// Answers from here on, if an address is configured.
-pub(crate) async fn start(config: &AdminConfig, service: Arc<Service>) -> anyhow::Result<()> {
-    let Some(listen) = &config.listen else {
-        return Ok(());
-    };
-    let listener = match Address::parse(listen)? {
-        Address::Loopback(address) => tcp(address).map(Either::Left),
-        Address::Unix(path) => unix(&path).map(Either::Right),
-    };
-    let listener = listener.with_context(|| format!("admin.listen: cannot listen on {listen}"))?;
-    tokio::spawn(accept(service, listener));
-    Ok(())
+/// How long a runner that is ending may keep the port: the gateway kills it 1 s after
+/// SIGTERM, and starts its successor earlier.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// Where to answer. The supervisor binds it once and passes it on, as it does with the
+/// gateway's socket: what each worker can bind beside the one before, a second runner can.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    listen: String,
+    socket: Socket,
+    /// A socket's file, from its temporary name to its own, until it has that.
+    aside: RefCell<Option<(PathBuf, PathBuf)>>,
 }
 
-type Listener = Either<TcpListener, UnixListener>;
+impl Endpoint {
+    /// Takes the address, and does not listen yet: whatever else is wrong is found
+    /// before a runner that serves is disturbed. A file is `user`'s.
+    pub(crate) fn bind(listen: &str, user: Option<User>) -> anyhow::Result<Self> {
+        Self::take(listen, user).with_context(|| cannot(listen))
+    }
 
-async fn next(listener: &Listener) -> std::io::Result<Either<TcpStream, UnixStream>> {
-    Ok(match listener {
-        Either::Left(tcp) => Either::Left(tcp.accept().await?.0),
-        Either::Right(unix) => Either::Right(unix.accept().await?.0),
-    })
+    /// The same at the start, when a runner before may be on its way out.
+    pub(crate) async fn succeed(listen: &str, user: Option<User>) -> anyhow::Result<Self> {
+        let until = Instant::now() + LEAVING;
+        loop {
+            match Self::take(listen, user) {
+                Err(error) if in_use(&error) && Instant::now() < until => {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                taken => return taken.with_context(|| cannot(listen)),
+            }
+        }
+    }
+
+    fn take(listen: &str, user: Option<User>) -> anyhow::Result<Self> {
+        let (socket, aside) = match Address::parse(listen)? {
+            Address::Loopback(address) => (tcp(address)?, None),
+            Address::Unix(path) => {
+                let (socket, aside) = unix(&path, user)?;
+                (socket, Some((aside, path)))
+            }
+        };
+        Ok(Self {
+            listen: listen.to_owned(),
+            socket,
+            aside: RefCell::new(aside),
+        })
+    }
+
+    /// Listens from here on.
+    pub(crate) fn open(&self) -> anyhow::Result<()> {
+        self.listen().with_context(|| cannot(&self.listen))
+    }
+
+    fn listen(&self) -> std::io::Result<()> {
+        self.socket.listen(64)?;
+        let mut aside = self.aside.borrow_mut();
+        if let Some((from, to)) = &*aside {
+            std::fs::rename(from, to)?;
+        }
+        *aside = None;
+        Ok(())
+    }
+
+    /// Whether it is where a configuration wants it.
+    pub(crate) fn is_at(&self, listen: &str) -> bool {
+        self.listen == listen
+    }
+
+    /// For a worker.
+    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
 }
 
-/// A new worker listens while the one before it still does.
-fn tcp(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)?;
-    socket.bind(address)?;
-    socket.listen(64)
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if let Some((aside, _)) = self.aside.get_mut() {
+            // Nobody could find it.
+            let _ = std::fs::remove_file(aside);
+        }
+    }
+}
+
+fn cannot(listen: &str) -> String {
+    format!("admin.listen: cannot listen on {listen}")
+}
+
+fn in_use(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+fn tcp(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of a runner before that are not quite over are no obstacle.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Bound aside and moved into place, as the gateway's socket is.
-fn unix(path: &std::path::Path) -> std::io::Result<UnixListener> {
+fn unix(path: &Path, user: Option<User>) -> std::io::Result<(Socket, PathBuf)> {
     if path
         .symlink_metadata()
         .is_ok_and(|there| !there.file_type().is_socket())
@@ -80,13 +151,38 @@ fn unix(path: &std::path::Path) -> std::io::Result<UnixListener> {
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
+    let aside = PathBuf::from(aside);
     let _ = std::fs::remove_file(&aside);
-    let listener = UnixListener::bind(&aside)?;
-    std::fs::rename(&aside, path)?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&aside)?)?;
+    if let Some(user) = user {
+        chown(&aside, Some(user.id), Some(user.group))?;
+    }
+    Ok((socket, aside))
 }
 
-async fn accept(service: Arc<Service>, listener: Listener) {
+/// What the supervisor passed on.
+pub(crate) type Listener = Either<TcpListener, UnixListener>;
+
+pub(crate) fn listener(socket: OwnedFd) -> std::io::Result<Listener> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(if socket.domain()? == Domain::UNIX {
+        Either::Right(UnixListener::from_std(socket.into())?)
+    } else {
+        Either::Left(TcpListener::from_std(socket.into())?)
+    })
+}
+
+async fn next(listener: &Listener) -> std::io::Result<Either<TcpStream, UnixStream>> {
+    Ok(match listener {
+        Either::Left(tcp) => Either::Left(tcp.accept().await?.0),
+        Either::Right(unix) => Either::Right(unix.accept().await?.0),
+    })
+}
+
+/// Answers from here on.
+pub(crate) async fn accept(service: Arc<Service>, listener: Listener) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(room) = Arc::clone(&room).acquire_owned().await else {
@@ -96,7 +192,7 @@ async fn accept(service: Arc<Service>, listener: Listener) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the admin endpoint cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };

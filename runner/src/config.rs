@@ -96,6 +96,8 @@ pub struct WorkerConfig {
     pub drain_ms: u64,
     /// How long a worker that was replaced (SIGHUP) may finish calls before it is ended.
     pub handover_ms: u64,
+    /// How long a new worker may take to read its keys and be ready, before it is given up.
+    pub start_ms: u64,
 }
 
 impl Default for WorkerConfig {
@@ -106,6 +108,7 @@ impl Default for WorkerConfig {
             group: None,
             drain_ms: 700,
             handover_ms: 30_000,
+            start_ms: 30_000,
         }
     }
 }
@@ -287,6 +290,7 @@ impl RunnerConfig {
             self.worker.drain_ms <= 900,
             "worker.drainMs: must be at most 900, the gateway kills after 1 s"
         );
+        anyhow::ensure!(self.worker.start_ms > 0, "worker.startMs: must be above 0");
         let LimitsConfig {
             connections,
             frame_ms,

@@ -42,6 +42,8 @@ pub(crate) enum Message {
     Token(u32),
     /// To the worker: the `conf` asked for.
     Conf(Option<Bytes>),
+    /// To the worker, with the admin endpoint's listening socket: answer there, too.
+    Admin,
     /// To the worker: still at work?
     Beat,
     /// To the supervisor: still at work.
@@ -70,6 +72,7 @@ impl Message {
             Self::Alive => (12, Vec::new()),
             Self::Leave => (13, Vec::new()),
             Self::Left(legacies) => (14, legacies.to_vec()),
+            Self::Admin => (15, Vec::new()),
         };
         let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         [&[kind], &len.to_le_bytes()[..], &body].concat()
@@ -93,12 +96,16 @@ impl Message {
             12 => Self::Alive,
             13 => Self::Leave,
             14 => Self::Left(body),
+            15 => Self::Admin,
             _ => return None,
         })
     }
 
     fn carries_descriptor(&self) -> bool {
-        matches!(self, Self::Listen | Self::Adopt | Self::HandOver)
+        matches!(
+            self,
+            Self::Listen | Self::Admin | Self::Adopt | Self::HandOver
+        )
     }
 }
 

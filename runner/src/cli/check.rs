@@ -60,6 +60,12 @@ struct Report {
 
 fn check(registry: &Registry, yaml: &Mapping) -> Report {
     let mut report = Report::default();
+    if !yaml.contains_key("routes") {
+        let known: Vec<_> = yaml.keys().filter_map(Value::as_str).collect();
+        let there = known.join(", ");
+        let problem = format!("routes: missing; the file has {there}");
+        report.problems.push(problem);
+    }
     for kind in KINDS {
         let Some(list) = yaml.get(kind) else { continue };
         let Some(list) = list.as_sequence() else {

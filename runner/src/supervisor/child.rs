@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,10 @@ use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use super::privileges::User;
+use crate::admin::Endpoint;
 use crate::control::{Message, Receiver, Sender, pair};
 use crate::rpc::tokens::Tokens;
 
@@ -35,6 +37,8 @@ pub(crate) type Id = u64;
 pub(crate) enum News {
     /// It has checked its configuration and can serve.
     Ready,
+    /// It still checks, and has had its time.
+    Late,
     /// This is to outlive it.
     Left(Bytes),
     /// It has ended.
@@ -50,9 +54,21 @@ pub(crate) enum Order {
     Kill,
 }
 
+/// What a worker is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The configuration's text.
+    pub(crate) text: Bytes,
+    pub(crate) threads: usize,
+    /// How long it may take to be ready.
+    pub(crate) patience: Duration,
+    /// What it answers operators on once it serves.
+    pub(crate) admin: Option<Rc<Endpoint>>,
+}
+
 /// A running worker.
 pub(crate) struct Worker {
-    pub(crate) config: Bytes,
+    pub(crate) settings: Settings,
     pub(crate) started: Instant,
     orders: mpsc::UnboundedSender<Order>,
 }
@@ -61,8 +77,7 @@ impl Worker {
     /// Starts a worker from the file this process was started from.
     pub(crate) fn start(
         id: Id,
-        config: Bytes,
-        threads: usize,
+        settings: Settings,
         user: Option<User>,
         tokens: &Arc<Mutex<Tokens>>,
         news: &mpsc::UnboundedSender<(Id, News)>,
@@ -71,7 +86,7 @@ impl Worker {
         // Not by its path: the file there may be another version by now.
         let mut command = std::process::Command::new("/proc/self/exe");
         command.arg0("postern-runner");
-        command.args(["worker", "--threads", &threads.to_string()]);
+        command.args(["worker", "--threads", &settings.threads.to_string()]);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         if let Some(user) = user {
             // Supplementary groups go too when root gives up being root.
@@ -91,12 +106,14 @@ impl Worker {
             orders: receiver,
             tokens: Arc::clone(tokens),
             news: news.clone(),
+            patience: settings.patience,
             ready: false,
             owed: 0,
         };
         tokio::spawn(tend.run());
+        let config = settings.text.clone();
         let worker = Self {
-            config: config.clone(),
+            settings,
             started: Instant::now(),
             orders,
         };
@@ -123,6 +140,8 @@ struct Tend {
     orders: mpsc::UnboundedReceiver<Order>,
     tokens: Arc<Mutex<Tokens>>,
     news: mpsc::UnboundedSender<(Id, News)>,
+    /// How long it may take to be ready.
+    patience: Duration,
     /// It serves, and is asked whether it still does.
     ready: bool,
     /// How many times it was asked and has not answered.
@@ -132,7 +151,8 @@ struct Tend {
 impl Tend {
     async fn run(mut self) {
         let mut receiver = Receiver::default();
-        let mut open = true;
+        let (mut open, mut late, mut wanted) = (true, false, true);
+        let mut patience = std::pin::pin!(sleep(self.patience));
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let status = loop {
@@ -142,10 +162,19 @@ impl Tend {
                     // It is ending, and its status comes next.
                     Ok(None) | Err(_) => open = false,
                 },
-                order = self.orders.recv() => match order {
+                order = self.orders.recv(), if wanted => match order {
                     Some(Order::Say(message, descriptor)) => self.say(&message, descriptor).await,
-                    Some(Order::Kill) | None => self.kill(),
+                    Some(Order::Kill) => self.kill(),
+                    None => {
+                        wanted = false;
+                        self.kill();
+                    }
                 },
+                // Reading a key's file, say, on a server of files that is away.
+                () = &mut patience, if !self.ready && !late => {
+                    late = true;
+                    drop(self.news.send((self.id, News::Late)));
+                }
                 _ = beat.tick(), if self.ready => self.beat().await,
                 status = self.child.wait() => break status.ok(),
             }

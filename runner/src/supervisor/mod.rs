@@ -4,7 +4,8 @@
 //! then. So this process keeps the socket (connects wait in its backlog) and the
 //! tables of tokens, and a worker that dies is replaced within milliseconds.
 //!
-//! start: check → first worker checks too → bind → give up privileges → serve.
+//! start: check → take the admin address → first worker checks too → bind → give up
+//! privileges → serve.
 //! SIGHUP: a new worker with the configuration as it is now; once that is ready it
 //! takes over accepting *and* the idle connections. SIGTERM: drained within 1 s.
 
@@ -16,7 +17,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::child::{Id, News, Order, Worker};
+use self::child::{Id, News, Order, Settings, Worker};
+use crate::admin::Endpoint;
 use crate::config::RunnerConfig;
 use crate::control::{Message, pair};
 use crate::rpc::tokens::Tokens;
@@ -50,11 +53,15 @@ pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let admin = match &config.admin.listen {
+            Some(listen) => Some(Rc::new(Endpoint::succeed(listen, user).await?)),
+            None => None,
+        };
+        let first = Settings::of(text, &config, admin);
         let (sender, news) = mpsc::unbounded_channel();
         let mut supervisor = Supervisor {
             file: file.map(Path::to_owned),
             tokens: Arc::new(Mutex::new(Tokens::new(config.limits.configurations))),
-            threads: config.worker.threads,
             user,
             listener: None,
             workers: BTreeMap::new(),
@@ -63,12 +70,12 @@ pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
             candidate: None,
             succession: None,
             hup_waiting: false,
-            good: text.clone(),
+            good: first.clone(),
             crashes: 0,
             restart: None,
             sender,
         };
-        supervisor.start(text)?;
+        supervisor.start(first)?;
         supervisor.serve(news, &path, &config).await
     })
 }
@@ -76,7 +83,6 @@ pub(crate) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
 struct Supervisor {
     file: Option<PathBuf>,
     tokens: Arc<Mutex<Tokens>>,
-    threads: usize,
     /// Whom workers become; `None` once this process is that user itself.
     user: Option<privileges::User>,
     listener: Option<UnixListener>,
@@ -91,8 +97,8 @@ struct Supervisor {
     succession: Option<Succession>,
     /// SIGHUP came while a candidate was checking.
     hup_waiting: bool,
-    /// The configuration that a worker was ready to serve.
-    good: Bytes,
+    /// What a worker was ready to serve with.
+    good: Settings,
     /// Workers that ended unasked since one last settled.
     crashes: u32,
     /// When the next worker is started after a crash.
@@ -125,6 +131,9 @@ impl Supervisor {
                     News::Ready if self.listener.is_none() => {
                         // Everything has been checked: from here on connects succeed.
                         self.listener = Some(socket::bind(path, &config.socket)?);
+                        if let Some(admin) = &self.good.admin {
+                            admin.open()?;
+                        }
                         if let Some(user) = self.user.take() {
                             privileges::become_user(user)?;
                         }
@@ -136,9 +145,15 @@ impl Supervisor {
                         self.promote(id);
                     }
                     News::Ready => self.promote(id),
+                    News::Late => {
+                        if let Some(code) = self.late(id) {
+                            return Ok(code);
+                        }
+                    }
                     News::Left(left) => self.succeed(id, left),
                     News::Ended(status) => {
-                        if let Some(code) = self.ended(id, status) {
+                        let status = status.map_or_else(|| "unknown".into(), |status| status.to_string());
+                        if let Some(code) = self.ended(id, &status) {
                             return Ok(code);
                         }
                     }
@@ -163,23 +178,20 @@ impl Supervisor {
     }
 
     /// Starts a worker that checks a configuration.
-    fn start(&mut self, config: Bytes) -> anyhow::Result<()> {
+    fn start(&mut self, settings: Settings) -> anyhow::Result<()> {
         self.started += 1;
         let id = self.started;
-        let worker = Worker::start(
-            id,
-            config,
-            self.threads,
-            self.user,
-            &self.tokens,
-            &self.sender,
-        )?;
+        let worker = Worker::start(id, settings, self.user, &self.tokens, &self.sender)?;
         self.workers.insert(id, worker);
         self.candidate = Some(id);
         Ok(())
     }
 
     fn start_or_retry(&mut self) {
+        if self.candidate.is_some() {
+            // SIGHUP came first, and is started anew if that fails.
+            return;
+        }
         if let Err(error) = self.start(self.good.clone()) {
             tracing::error!(error = format!("{error:#}"), "cannot start a worker");
             self.restart = Some(Instant::now() + MAX_BACKOFF);
@@ -188,6 +200,10 @@ impl Supervisor {
 
     /// A worker is ready. The one before says first what is to outlive it.
     fn promote(&mut self, id: Id) {
+        if self.candidate != Some(id) {
+            // It was given up while it said so.
+            return;
+        }
         let before = self
             .current
             .and_then(|id| Some((id, self.workers.get(&id)?)));
@@ -226,8 +242,14 @@ impl Supervisor {
         if let Err(error) = promoted {
             tracing::error!(error = format!("{error:#}"), "the change of workers failed");
         }
+        if let Err(error) = self.give_admin(before, id) {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "metrics and health are not served"
+            );
+        }
         if let Some(worker) = self.workers.get(&id) {
-            self.good = worker.config.clone();
+            self.good = worker.settings.clone();
             let ms = u64::try_from(worker.started.elapsed().as_millis()).ok();
             tracing::info!(worker = id, ms, "worker serves");
         }
@@ -240,6 +262,19 @@ impl Supervisor {
         let listener = self.listener.as_ref().context("there is no socket")?;
         let listener = listener.as_fd().try_clone_to_owned()?;
         self.worker(id)?.give(Message::Listen, listener);
+        Ok(())
+    }
+
+    /// The one before closes its own when it hands over.
+    fn give_admin(&mut self, before: Option<Id>, id: Id) -> anyhow::Result<()> {
+        if let Some(before) = before.and_then(|before| self.workers.get_mut(&before)) {
+            before.settings.admin = None;
+        }
+        let worker = self.worker(id)?;
+        if let Some(admin) = &worker.settings.admin {
+            admin.open()?;
+            worker.give(Message::Admin, admin.descriptor()?);
+        }
         Ok(())
     }
 
@@ -263,8 +298,8 @@ impl Supervisor {
         }
         crate::logging::reopen();
         let started = read(self.file.as_deref()).and_then(|(text, config)| {
-            self.threads = config.worker.threads;
-            self.start(text)
+            let admin = self.admin(config.admin.listen.as_deref())?;
+            self.start(Settings::of(text, &config, admin))
         });
         if let Err(error) = started {
             tracing::error!(
@@ -274,10 +309,37 @@ impl Supervisor {
         }
     }
 
+    /// The admin endpoint of a configuration: the one that there is, or a new one.
+    fn admin(&self, listen: Option<&str>) -> anyhow::Result<Option<Rc<Endpoint>>> {
+        let Some(listen) = listen else {
+            return Ok(None);
+        };
+        Ok(Some(match &self.good.admin {
+            Some(admin) if admin.is_at(listen) => Rc::clone(admin),
+            _ => Rc::new(Endpoint::bind(listen, self.user)?),
+        }))
+    }
+
+    /// A worker still is not ready. It may not even end when it is killed, so that is
+    /// not waited for.
+    fn late(&mut self, id: Id) -> Option<ExitCode> {
+        let worker = self.workers.get(&id)?;
+        let late = format!(
+            "not ready after {} ms",
+            worker.settings.patience.as_millis()
+        );
+        if self.listener.is_none() {
+            eprintln!(
+                "postern-runner: {late} (worker.startMs): is a file of keys on a server that is away?"
+            );
+        }
+        self.ended(id, &late)
+    }
+
     /// A worker has ended. Gives a code when that is this process's end, too.
-    fn ended(&mut self, id: Id, status: Option<ExitStatus>) -> Option<ExitCode> {
+    fn ended(&mut self, id: Id, status: &str) -> Option<ExitCode> {
+        // Dropped, it is killed if it is there.
         let worker = self.workers.remove(&id)?;
-        let status = status.map_or_else(|| "unknown".into(), |status| status.to_string());
         let was_candidate = self
             .candidate
             .take_if(|candidate| *candidate == id)
@@ -302,6 +364,15 @@ impl Supervisor {
                 "a worker ended unasked; another one is started"
             );
         }
+        if was_current
+            && self.succession.is_none()
+            && let Some(candidate) = self.candidate.take()
+        {
+            // It may take its time, or hang, and nobody serves: what served before comes
+            // first, and this configuration again after it.
+            self.workers.remove(&candidate);
+            self.hup_waiting = true;
+        }
         if self.current.is_none() && self.candidate.is_none() && self.restart.is_none() {
             self.crashes = if worker.started.elapsed() > SETTLED {
                 1
@@ -323,7 +394,10 @@ impl Supervisor {
         if let Some(candidate) = self.candidate.take().and_then(|id| self.workers.get(&id)) {
             candidate.order(Order::Kill);
         }
-        for worker in self.workers.values() {
+        // Its port is a successor's from here on.
+        self.good.admin = None;
+        for worker in self.workers.values_mut() {
+            worker.settings.admin = None;
             worker.order(Order::Say(Message::Drain, None));
         }
         while !self.workers.is_empty() {
@@ -340,6 +414,17 @@ impl Supervisor {
         }
         tracing::info!("ended");
         crate::logging::flush();
+    }
+}
+
+impl Settings {
+    fn of(text: Bytes, config: &RunnerConfig, admin: Option<Rc<Endpoint>>) -> Self {
+        Self {
+            text,
+            threads: config.worker.threads,
+            patience: Duration::from_millis(config.worker.start_ms),
+            admin,
+        }
     }
 }
 

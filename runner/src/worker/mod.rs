@@ -90,7 +90,6 @@ async fn serve(compose: Compose) -> anyhow::Result<()> {
     let peers = Peers::of(&config.socket)?;
     let ledger = Ledger::Supervisor(asker.clone());
     let worker = Worker::new(&config, peers, registry, ledger, &stop);
-    crate::admin::start(&config.admin, Arc::clone(&worker.service)).await?;
     asker.tell(&Message::Ready).await?;
     worker.obey(&asker, &stream, receiver).await
 }
@@ -107,6 +106,8 @@ pub(crate) struct Worker {
     connections: TaskTracker,
     /// Ends the accepting of connections.
     accepting: CancellationToken,
+    /// Closes the admin endpoint: the next worker, or the next runner, answers there.
+    leaving: CancellationToken,
     /// Calls every connection back at its next boundary.
     recall: CancellationToken,
     /// Where connections that were called back go.
@@ -145,6 +146,7 @@ impl Worker {
             room: Arc::new(Semaphore::new(config.limits.connections)),
             connections: TaskTracker::new(),
             accepting: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             recall: CancellationToken::new(),
             recalled,
             to_pass_on: std::sync::Mutex::new(Some(to_pass_on)),
@@ -187,6 +189,13 @@ impl Worker {
                 (Message::Listen, Some(socket)) => {
                     let listener = listener(socket)?;
                     tokio::spawn(async move { worker.accept(listener).await });
+                }
+                (Message::Admin, Some(socket)) => {
+                    let listener = crate::admin::listener(socket)?;
+                    tokio::spawn(async move {
+                        let accept = crate::admin::accept(Arc::clone(&worker.service), listener);
+                        worker.leaving.run_until_cancelled(accept).await;
+                    });
                 }
                 (Message::Adopt, Some(socket)) => {
                     let from = connection_from(socket)?;
@@ -293,6 +302,7 @@ impl Worker {
 
     /// Passes every connection on at its next boundary.
     async fn hand_over(&self, to: UnixStream) {
+        self.leaving.cancel();
         self.accepting.cancel();
         self.recall.cancel();
         self.connections.close();
@@ -332,6 +342,7 @@ impl Worker {
 
     /// Serves on while a successor starts, then ends every connection at its next boundary.
     async fn drain(&self) {
+        self.leaving.cancel();
         self.connections.close();
         let unused = async {
             sleep(SUCCESSOR).await;

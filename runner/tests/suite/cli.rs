@@ -78,6 +78,16 @@ fn what_cannot_be_served_is_said_before_anything_listens() {
         is_one_line(&output, 2, part);
         assert!(!place.socket().exists(), "{config}");
     }
+    let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = somebody.local_addr().unwrap();
+    place.configure(&format!("admin: {{listen: \"{taken}\"}}"));
+    let output = place.command().output().unwrap();
+    is_one_line(
+        &output,
+        2,
+        &format!("admin.listen: cannot listen on {taken}"),
+    );
+    assert!(!place.socket().exists());
     place.configure("");
     let with = |address: &str| {
         let mut command = place.command();
@@ -230,6 +240,20 @@ fn check_of_what_is_fine_says_so() {
     let output = check(&file);
     assert!(output.status.success());
     assert!(text(&output.stdout).contains("1 confs with 1 plugins, all can be served"));
+}
+
+#[test]
+fn check_of_what_has_no_routes_says_so() {
+    let place = Place::new();
+    let file = place.config().with_file_name("apisix.yaml");
+    std::fs::write(&file, "ruotes: []\nupstreams: []\n").unwrap();
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(1));
+    let report = text(&output.stdout);
+    assert!(
+        report.contains("routes: missing; the file has ruotes, upstreams"),
+        "{report}"
+    );
 }
 
 fn check(file: &Path) -> Output {

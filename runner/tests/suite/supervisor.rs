@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use postern_harness::ports::Port;
 use postern_runner::testkit::{Gateway, request, token_of};
 use postern_wire::ErrorCode;
 use postern_wire::message::{Action, Message};
@@ -163,7 +164,10 @@ async fn a_broken_configuration_leaves_the_worker_before_at_work() {
     let worker = runner.worker();
     for (broken, named) in [
         ("limits: {frameMs: 0}", "limits.frameMs"),
-        ("plugins: {nonsense: {}}", "before it could serve"),
+        (
+            "worker: {threads: 2}\nplugins: {nonsense: {}}",
+            "before it could serve",
+        ),
     ] {
         place.configure(broken);
         runner.signal(Signal::HUP);
@@ -177,13 +181,57 @@ async fn a_broken_configuration_leaves_the_worker_before_at_work() {
     }
     load.progress(100);
     assert_eq!(runner.worker(), worker);
-    // A crash now does not bring the broken file in, either.
+    // A crash now does not bring the broken file in, either, nor a part of it.
     kill(worker);
     load.progress(100);
+    let command = std::fs::read_to_string(format!("/proc/{}/cmdline", runner.worker())).unwrap();
+    assert!(command.ends_with("--threads\u{0}1\u{0}"), "{command:?}");
     place.configure("limits: {frameMs: 5000}");
     runner.reload();
     let counts = load.stop();
     assert_eq!((counts.wrong(), counts.refused()), (0, 0), "{counts:?}");
+}
+
+/// A new worker that does not get ready, as its file of keys never ends.
+#[tokio::test]
+async fn a_worker_that_does_not_get_ready_is_given_up() {
+    let place = Place::new();
+    let fifo = place.config().with_file_name("keys");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let hangs = format!("plugins: {{context: {{keyFile: {}}}}}", fifo.display());
+    let runner = place.start();
+    let load = Load::start(&place.socket(), 2, Habit::Keep);
+    let worker = runner.worker();
+    place.configure(&format!("worker: {{startMs: 300}}\n{hangs}"));
+    runner.signal(Signal::HUP);
+    wait_for("a log line that says why", || {
+        let log = place.log();
+        let told = log.contains("not ready after 300 ms");
+        told.then_some(()).ok_or(log)
+    });
+    load.progress(100);
+    assert_eq!(runner.worker(), worker);
+    // With all the time there is: if the worker that serves dies meanwhile, the
+    // configuration before serves on.
+    place.configure(&hangs);
+    runner.signal(Signal::HUP);
+    wait_for("a worker that checks", || match runner.workers()[..] {
+        [_, _] => Ok(()),
+        ref workers => Err(format!("{workers:?}")),
+    });
+    kill(worker);
+    load.progress(100);
+    let counts = load.stop();
+    assert_eq!((counts.wrong(), counts.refused()), (0, 0), "{counts:?}");
+    drop(runner);
+    // At the start it is said in one line, too.
+    place.configure(&format!("worker: {{startMs: 300}}\n{hangs}"));
+    let output = place.command().output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("not ready after 300 ms"), "{told}");
 }
 
 #[tokio::test]
@@ -380,9 +428,72 @@ async fn metrics_and_health_are_served_across_reloads() {
     }
 }
 
+/// Two on one port would mix their numbers.
+#[tokio::test]
+async fn the_admin_port_is_one_runners_across_reloads_and_successors() {
+    let held = Port::free().unwrap();
+    let port = held.address();
+    let healthy = || {
+        let answer = exchange(std::net::TcpStream::connect(port).unwrap(), "/healthz");
+        assert!(answer.ends_with("ok\n"), "{answer}");
+    };
+    let (place, other) = (Place::new(), Place::new());
+    for place in [&place, &other] {
+        place.configure(&format!("admin: {{listen: \"{port}\"}}"));
+    }
+    let mut runner = place.start();
+    for _ in 0..3 {
+        healthy();
+        runner.reload();
+    }
+    kill(runner.worker());
+    // It waits until there is a worker.
+    healthy();
+    let second = other.command().output().unwrap();
+    let told = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains(&format!("admin.listen: cannot listen on {port}")),
+        "{told}"
+    );
+    assert!(!other.socket().exists());
+    // A successor comes while this one still serves.
+    let _load = Load::start(&place.socket(), 2, Habit::Keep);
+    runner.signal(Signal::TERM);
+    let _next = place.start();
+    healthy();
+    assert!(runner.wait().success());
+    healthy();
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_the_admin_socket_to_its_owner() {
+    let place = Place::new();
+    let admin = place.socket().with_extension("admin");
+    place.configure(&format!("admin: {{listen: \"unix:{}\"}}", admin.display()));
+    let runner = place.start();
+    let mut failing = place.command();
+    failing.env("APISIX_LISTEN_ADDRESS", "unix:/nonexistent/folder/s");
+    assert_eq!(failing.output().unwrap().status.code(), Some(2));
+    // Whoever took it over would have ended by now.
+    assert!(get(&admin, "/healthz").ends_with("ok\n"));
+    let beside = std::fs::read_dir(admin.parent().unwrap()).unwrap();
+    let left: Vec<_> = beside
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().contains(".admin."))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    drop(runner);
+}
+
 fn get(socket: &std::path::Path, path: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    exchange(
+        std::os::unix::net::UnixStream::connect(socket).unwrap(),
+        path,
+    )
+}
+
+fn exchange(mut stream: impl std::io::Read + std::io::Write, path: &str) -> String {
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
