@@ -277,11 +277,7 @@ fn media_type(call: &Call) -> Result<String, Failure> {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let encoded = !matches!(text(CONTENT_ENCODING).as_str(), "" | "identity");
     if encoded || !call.route.takes(media_type) {
-        let taken = call.route.media_types.join(" or ");
-        return Err(Failure::new(
-            Code::UnsupportedMediaType,
-            format!("the body must be {taken}, not encoded"),
-        ));
+        return Err(Failure::unsupported(&call.route.media_types));
     }
     Ok(media_type.to_owned())
 }

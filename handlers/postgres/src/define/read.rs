@@ -185,7 +185,7 @@ fn comment(value: Value) -> Result<String, String> {
     }
 }
 
-fn array<'v>(value: &'v Value, most: usize) -> Result<&'v Vec<Value>, String> {
+fn array(value: &Value, most: usize) -> Result<&Vec<Value>, String> {
     match value {
         Value::Array(items) if items.len() <= most => Ok(items),
         Value::Array(_) => Err(format!("must hold at most {most}")),
