@@ -229,11 +229,7 @@ impl Call {
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         let encoding = self.single(&CONTENT_ENCODING)?.unwrap_or("identity");
         if !self.route.takes(media_type) || !encoding.eq_ignore_ascii_case("identity") {
-            let taken = self.route.media_types.join(", ");
-            return Err(Failure::new(
-                Code::UnsupportedMediaType,
-                format!("send a body of {taken}, without Content-Encoding"),
-            ));
+            return Err(Failure::unsupported(&self.route.media_types));
         }
         let body = self.body().await?;
         let fields = Fields::parse(&body)?;

@@ -108,6 +108,14 @@ impl Failure {
         Self::new(Code::MethodNotAllowed, message).with_header(ALLOW, &allow)
     }
 
+    /// A body of a type that the route does not take, or an encoded one.
+    #[must_use]
+    pub fn unsupported(media_types: &[String]) -> Self {
+        let taken = media_types.join(" or ");
+        let message = format!("send a body of {taken}, without Content-Encoding");
+        Self::new(Code::UnsupportedMediaType, message)
+    }
+
     /// Adds a header. A value that no header can hold is left out.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {

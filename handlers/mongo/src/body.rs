@@ -4,7 +4,6 @@ use bson::{Bson, Document};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use postern_common::{Call, Failure};
-use postern_contract::Code;
 use serde_json::Value;
 
 use crate::wall::{At, value};
@@ -23,13 +22,7 @@ pub(crate) async fn read(call: &mut Call) -> Result<(Bytes, Bson), Failure> {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let encoding = header(CONTENT_ENCODING).unwrap_or("identity");
     if !call.route.takes(media_type) || !encoding.eq_ignore_ascii_case("identity") {
-        return Err(Failure::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "the body must be {}, not encoded",
-                call.route.media_types.join(", ")
-            ),
-        ));
+        return Err(Failure::unsupported(&call.route.media_types));
     }
     let body = call.body().await?;
     let json: Value = serde_json::from_slice(&body)
