@@ -29,7 +29,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
 pub use admin::{Admin, Readiness};
-pub use listener::{Address, Listener};
+pub use listener::{Address, Bound, Listener};
 
 use crate::Chain;
 use stall::StallBound;

@@ -1,5 +1,6 @@
 //! From a configuration to a server, in an order that finds every mistake before
-//! anything listens: files and keys, the router, the database, the sockets.
+//! anything listens, and an address in use before the database is touched: files and
+//! keys, addresses, the database, the router; then it listens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use postern_claims::{ClaimStore, OutcomeKeys};
 use postern_common::faults::Faults;
 use postern_common::idempotency::Ledger;
 use postern_common::page::CursorKeys;
-use postern_common::serve::{Address, Admin, Listener, serve};
+use postern_common::serve::{Address, Admin, Bound, Listener, serve};
 use postern_common::{Chain, Router, keys, telemetry};
 use postern_context::OpeningKeys;
 use postern_contract::key_file;
@@ -68,7 +69,7 @@ impl Prepared {
         })
     }
 
-    /// Connects, migrates and binds.
+    /// Takes the addresses, connects, migrates, and listens.
     ///
     /// # Errors
     /// One line that names the field that is to blame.
@@ -80,6 +81,8 @@ impl Prepared {
             cursor_keys,
             auth,
         } = self;
+        let tls = directory::tls(config.directory_tls.as_ref())?;
+        let addresses = Addresses::take(&config)?;
         let pool = connect(&config).await?;
         if config.database.migrate {
             postern_platform::migrate(&pool)
@@ -172,26 +175,18 @@ impl Prepared {
         let router = router.only(&families);
         router.check(&families)?;
 
-        let tls = directory::tls(config.directory_tls.as_ref())?;
-        let bind = async |name: &'static str, address: &Address| {
-            let mode = config.mode()?;
-            Listener::bind(address, mode)
-                .await
-                .with_context(|| format!("{name}: cannot listen on {address}"))
-        };
-        let listener = bind("listen", &config.listen).await?;
-        let admin = match &config.admin {
-            Some(address) => Some(bind("admin", address).await?),
+        let feed = match &addresses.directory {
+            Some(_) => Some(Feed::new(pool.clone()).await.context("database")?),
             None => None,
         };
-        let directory = match &config.directory {
-            Some(address) => Some(Directory {
-                listener: bind("directory", address).await?,
-                feed: Feed::new(pool.clone()).await.context("database")?,
-                tls,
-            }),
-            None => None,
-        };
+        let listener = addresses.listen.listen()?;
+        let admin = addresses.admin.map(Named::listen).transpose()?;
+        let directory = addresses.directory.map(Named::listen).transpose()?;
+        let directory = directory.zip(feed).map(|(listener, feed)| Directory {
+            listener,
+            feed,
+            tls,
+        });
         Ok(Server {
             config,
             context_keys,
@@ -208,6 +203,51 @@ impl Prepared {
             admin,
             directory,
         })
+    }
+}
+
+/// Addresses that are this server's, on which it does not listen yet.
+struct Addresses {
+    listen: Named,
+    admin: Option<Named>,
+    directory: Option<Named>,
+}
+
+impl Addresses {
+    fn take(config: &Config) -> Result<Self> {
+        let mode = config.mode()?;
+        let take = |field, address: &Address| Named::take(field, address, mode);
+        Ok(Self {
+            listen: take("listen", &config.listen)?,
+            admin: config
+                .admin
+                .as_ref()
+                .map(|address| take("admin", address))
+                .transpose()?,
+            directory: config
+                .directory
+                .as_ref()
+                .map(|address| take("directory", address))
+                .transpose()?,
+        })
+    }
+}
+
+/// An address with the field to blame.
+struct Named {
+    bound: Bound,
+    told: String,
+}
+
+impl Named {
+    fn take(field: &str, address: &Address, mode: Option<u32>) -> Result<Self> {
+        let told = format!("{field}: cannot listen on {address}");
+        let bound = Bound::new(address, mode).with_context(|| told.clone())?;
+        Ok(Self { bound, told })
+    }
+
+    fn listen(self) -> Result<Listener> {
+        self.bound.listen().context(self.told)
     }
 }
 

@@ -80,6 +80,12 @@ async fn what_is_wrong_is_said_in_one_line() {
         );
         assert!(!printed.contains("hunter2"), "{printed}");
     }
+    // None of them, an address in use least of all, has made anything in the database.
+    let touched: bool = sqlx::query_scalar("SELECT to_regnamespace('postern') IS NOT NULL")
+        .fetch_one(&deployment.pool)
+        .await
+        .unwrap();
+    assert!(!touched);
     assert_eq!(fails(binary().arg("--surprise")).0, Some(2));
     assert!(fails(&mut binary()).1.contains("--config"));
 }
