@@ -152,7 +152,9 @@ pub(super) fn directions(root: &Path) -> Result<Findings> {
             let Some((_, target)) = own.get(dependency.name.as_str()) else {
                 continue;
             };
-            let tests = dependency.kind.as_deref() == Some("dev") && lies_in(target, "tests");
+            let tests = dependency.kind.as_deref() == Some("dev")
+                && (lies_in(target, "tests")
+                    || rule.tests_may.iter().any(|may| lies_in(target, may)));
             let itself = target == folder;
             if !(tests || itself || rule.may.iter().any(|may| lies_in(target, may))) {
                 findings.push(format!("{folder} uses {target}, but {}", rule.why));

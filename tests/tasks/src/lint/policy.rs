@@ -20,6 +20,9 @@ pub(super) struct Policy {
 pub(super) struct Direction {
     pub(super) folder: String,
     pub(super) may: Vec<String>,
+    /// What their tests may use besides, and besides `tests`.
+    #[serde(default)]
+    pub(super) tests_may: Vec<String>,
     pub(super) why: String,
 }
 
