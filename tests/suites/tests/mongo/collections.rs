@@ -1,0 +1,97 @@
+//! Collections: made with a validator and indexes, listed, dropped, within the plan.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{collections, documents, workspace, world};
+
+#[tokio::test]
+async fn a_validator_names_the_failing_path() -> Result<()> {
+    let acme = world().await.stack.with_tenant("acme").await?;
+    let dev = workspace(&acme).await?;
+    let made = json!({
+        "name": "people",
+        "validator": {"jsonSchema": {"bsonType": "object", "required": ["name"], "additionalProperties": false,
+            "properties": {"name": {"bsonType": "string"}, "age": {"bsonType": "int", "minimum": 0}}}},
+        "indexes": [{"keys": {"name": 1}, "unique": true}],
+    });
+    let reply = acme
+        .admin
+        .post(&collections(&dev), &made)
+        .await?
+        .expect(201)?;
+    assert!(!reply.text().contains("_tenantId"), "{reply:?}");
+    let path = documents(&dev, "people");
+    acme.admin
+        .post(&path, &json!({"name": "Ada", "age": 36}))
+        .await?
+        .expect(201)?;
+    for (person, what) in [
+        (json!({"age": 1}), "name is missing"),
+        (json!({"name": "Bob", "age": -1}), "age breaks minimum"),
+        (
+            json!({"name": "Bob", "more": 1}),
+            "more is not in the schema",
+        ),
+    ] {
+        let refused = acme.admin.post(&path, &person).await?;
+        refused.refused(422, "DOCUMENT_INVALID")?;
+        assert!(refused.text().contains(what), "{refused:?}");
+    }
+    let twice = acme.admin.post(&path, &json!({"name": "Ada"})).await?;
+    twice.refused(409, "DUPLICATE_KEY")?;
+    let again = acme
+        .admin
+        .post(&collections(&dev), &json!({"name": "people"}))
+        .await?;
+    again.refused(409, "DUPLICATE_KEY")?;
+    let listed = acme.admin.get(&collections(&dev)).await?.expect(200)?;
+    assert_eq!(listed.at("/data/0/name")?, "people");
+    assert!(!listed.text().contains("postern"), "{listed:?}");
+    let one = format!("{}/people", collections(&dev));
+    acme.admin.delete(&one).await?.expect(200)?;
+    acme.admin
+        .delete(&one)
+        .await?
+        .refused(404, "COLLECTION_NOT_FOUND")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_plan_bounds_the_collections() -> Result<()> {
+    let acme = world()
+        .await
+        .stack
+        .with_tenant_of("starter", "acme")
+        .await?;
+    let dev = workspace(&acme).await?;
+    for n in 0..10 {
+        let made = json!({"name": format!("c{n}")});
+        acme.admin
+            .post(&collections(&dev), &made)
+            .await?
+            .expect(201)?;
+    }
+    let more = acme
+        .admin
+        .post(&collections(&dev), &json!({"name": "more"}))
+        .await?;
+    more.refused(403, "QUOTA_EXCEEDED")?;
+    let implicit = acme
+        .admin
+        .post(&documents(&dev, "more"), &json!({"a": 1}))
+        .await?;
+    implicit.refused(403, "QUOTA_EXCEEDED")?;
+    let usage = acme
+        .admin
+        .get(&format!("{}/usage", acme.path()))
+        .await?
+        .expect(200)?;
+    assert!(
+        usage
+            .text()
+            .contains(r#""quota":"collections","used":10,"limit":10"#),
+        "{usage:?}"
+    );
+    Ok(())
+}
