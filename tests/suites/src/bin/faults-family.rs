@@ -19,7 +19,7 @@ use http::StatusCode;
 use postern_claims::{ClaimStore, OutcomeKeys};
 use postern_common::faults::Faults;
 use postern_common::idempotency::{Bounds, Ledger};
-use postern_common::serve::{Address, Limits, Listener, serve};
+use postern_common::serve::{Address, Bound, Limits, serve};
 use postern_common::{Call, Chain, Denial, DenialLog, Failure, Reply, Router, Times, fields, keys};
 use postern_context::OpeningKeys;
 use postern_contract::Code;
@@ -115,8 +115,8 @@ async fn main() -> Result<()> {
         stall: REQUEST,
         drain: REQUEST,
     };
-    let listener = Listener::bind(&Address::Tcp(arguments.listen), None)
-        .await
+    let listener = Bound::new(&Address::Tcp(arguments.listen), None)
+        .and_then(Bound::listen)
         .context("cannot listen")?;
     serve(listener, Arc::new(chain), limits, CancellationToken::new()).await;
     Ok(())
