@@ -19,6 +19,7 @@ mod points;
 mod postgres;
 mod processes;
 mod provisioning;
+mod reloads;
 mod runner;
 mod storm;
 
@@ -52,6 +53,15 @@ impl Action {
             slug: format!("fault-{}", unique()),
             key: unique(),
         })
+    }
+
+    /// Another one of the same client.
+    fn again(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            slug: format!("fault-{}", unique()),
+            key: unique(),
+        }
     }
 
     fn body(&self) -> Value {
