@@ -337,6 +337,7 @@ nginx_config: {http: {client_max_body_size: 5g, real_ip_from: ['10.0.0.1', 'unix
         let value = |name: &str| Some(format!("{name}-value"));
         for (status, sent) in [
             (400, 400),
+            (405, 405),
             (413, 413),
             (414, 414),
             (494, 431),

@@ -81,6 +81,10 @@ async fn a_method_that_the_gateway_does_not_know_gets_the_envelope() -> Result<(
         &[400, 405, 500],
         &["INTERNAL", "METHOD_NOT_ALLOWED", "VALIDATION_ERROR"],
     )?;
+    // This one it knows, and refuses before anybody is asked.
+    let reply = admin.call(Method::TRACE, ANY).await?;
+    refused_by_anyone(&reply, &[405], &["METHOD_NOT_ALLOWED"])?;
+    ensure!(reply.one("allow")?.contains("GET"), "{reply:?}");
     Ok(())
 }
 
