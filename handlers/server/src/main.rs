@@ -36,9 +36,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match postern_usage::parse("postern-handlers") {
         Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
+        Err(code) => return code,
     };
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,20 +47,6 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// `--help` in full; a mistake in one line.
-fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        // Nobody reads it any more if this fails.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    let line = line.trim_start_matches("error: ");
-    eprintln!("postern-handlers: {line}; --help tells more");
-    ExitCode::from(2)
 }
 
 async fn run(arguments: Arguments) -> Result<()> {

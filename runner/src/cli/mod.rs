@@ -119,9 +119,9 @@ Exit codes: 0 fine, 1 a check found problems, 2 wrong usage, file or configurati
 /// ```
 #[must_use]
 pub fn main(compose: Compose) -> ExitCode {
-    let Arguments { config, command } = match Arguments::try_parse() {
+    let Arguments { config, command } = match postern_usage::parse("postern-runner") {
         Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
+        Err(code) => return code,
     };
     let config = config.as_deref();
     let done = match command {
@@ -149,22 +149,6 @@ pub fn main(compose: Compose) -> ExitCode {
         eprintln!("postern-runner: {error:#}");
         ExitCode::from(2)
     })
-}
-
-/// `--help` in full; a mistake in one line.
-fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        // Nobody reads it any more if this fails.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    eprintln!(
-        "postern-runner: {}; --help tells more",
-        line.trim_start_matches("error: ")
-    );
-    ExitCode::from(2)
 }
 
 /// Makes the plugins as a worker would, for commands that look at them.

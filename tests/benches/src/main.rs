@@ -7,6 +7,8 @@ mod limits;
 mod report;
 mod rpc;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -32,8 +34,22 @@ enum Bench {
     Idempotency(rpc::Options),
 }
 
-fn main() -> Result<()> {
-    match Args::parse().bench {
+fn main() -> ExitCode {
+    let Args { bench } = match postern_usage::parse("tests/bench") {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match run(bench) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tests/bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(bench: Bench) -> Result<()> {
+    match bench {
         Bench::Rpc(options) => rpc::run(&options),
         Bench::Jwt(options) => jwt::run(&options),
         Bench::Limits(options) => limits::run(&options),

@@ -36,7 +36,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = match postern_usage::parse("postern-tasks") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
     match run(flags.task) {
         Ok(code) => code,
         Err(error) => {

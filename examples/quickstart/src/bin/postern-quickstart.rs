@@ -33,7 +33,10 @@ struct Flags {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = match postern_usage::parse("quickstart") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
     let settings = Settings {
         folder: flags.folder,
         configuration: flags.configuration,

@@ -492,6 +492,11 @@ fn bad_input_is_told_in_one_line_before_anything_listens() {
     ] {
         let output = command(folder.path()).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.starts_with("standin-gateway: ") && error.lines().count() == 1,
+            "{error}"
+        );
     }
 }
 
