@@ -233,6 +233,41 @@ async fn a_server_that_exists_is_used_instead_of_a_private_one() -> Result<()> {
     cluster.stop().await
 }
 
+/// Told before anything starts, and not with the password.
+#[tokio::test]
+async fn a_database_url_that_does_not_log_in_is_one_clear_line() -> Result<()> {
+    use postern_harness::postgres::{Cluster, Durability};
+    let folder = temporary_folder("quickstart-db")?;
+    let (port, nobody) = (Port::free()?, Port::free()?);
+    let cluster = Cluster::start(folder.path(), port.number(), Durability::Volatile).await?;
+    let good = cluster.url();
+    let (server, _) = good.rsplit_once('/').context("a URL")?;
+    let host = cluster.address();
+    let quickstart = Quickstart::new()?;
+    for (url, word) in [
+        (
+            format!("postgres://postern:hunter2@{host}/postgres"),
+            "password",
+        ),
+        (format!("{server}/nowhere"), "nowhere"),
+        (
+            format!("postgres://postern:hunter2@{}/x", nobody.address()),
+            "refused",
+        ),
+        ("hunter2".to_owned(), "no URL"),
+    ] {
+        let output = quickstart.command(&["--database-url", &url]).output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{told}");
+        ensure!(
+            told.lines().count() == 1 && told.contains("DATABASE_URL") && told.contains(word),
+            "{word}: {told}"
+        );
+        ensure!(!told.contains("hunter2"), "{told}");
+    }
+    cluster.stop().await
+}
+
 #[test]
 fn a_slip_is_one_clear_line_before_anything_listens() -> Result<()> {
     let taken = TcpListener::bind(("127.0.0.1", 0))?;
@@ -297,5 +332,36 @@ fn looking_only_changes_nothing_and_needs_no_build() -> Result<()> {
     for word in ["build-essential", "apt-get install", "Rust"] {
         ensure!(told.contains(word), "{word} is not named in: {told}");
     }
+    Ok(())
+}
+
+/// The README's lines with a table, as they are pasted.
+#[tokio::test]
+async fn the_readmes_rows() -> Result<()> {
+    let quickstart = Quickstart::new()?;
+    let (process, _) = quickstart.up(&[]).await?;
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
+    let lines = readme
+        .split("```bash\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .context("the README has no block of bash")?;
+    let clone = temporary_folder("clone")?;
+    std::os::unix::fs::symlink(quickstart.folder.path(), clone.path().join(".quickstart"))?;
+    let pasted = Command::new("bash")
+        .args(["-c", lines])
+        .current_dir(clone.path())
+        .output()?;
+    let said = String::from_utf8(pasted.stdout)?;
+    ensure!(
+        pasted.status.success() && said.contains(r#""inserted":2"#),
+        "{said}"
+    );
+    let found = said.rsplit("{\"data\":").next().unwrap_or_default();
+    ensure!(
+        found.starts_with(r#"[{"total":100,"customer":{"name":"Ada"}}]"#),
+        "{said}"
+    );
+    drop(process);
     Ok(())
 }

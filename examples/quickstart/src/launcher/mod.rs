@@ -6,19 +6,22 @@ mod demo;
 mod greeting;
 mod leftovers;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use postern_harness::api::Client;
 use postern_harness::http::Http;
 use postern_harness::postgres::Durability;
 use postern_harness::services::{Database, Gateway, Plan, Services};
 use postern_harness::temporary_folder;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use accounts::Login;
 use greeting::Greeting;
@@ -112,7 +115,7 @@ async fn start(settings: &Settings) -> Result<Started> {
     }
     let database = match &settings.database_url {
         Some(url) => {
-            reachable(url)?;
+            usable(url).await?;
             Database::Url(url.clone())
         }
         None => Database::Private(Durability::Durable),
@@ -209,23 +212,18 @@ fn free(port: u16) -> Result<()> {
     }
 }
 
-/// Whether something listens where the URL points, told before anything starts.
-fn reachable(url: &str) -> Result<()> {
-    let authority = url
-        .split_once("://")
-        .map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or(rest))
-        .context("DATABASE_URL is not a URL")?;
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let host = match host.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
-        _ => format!("{host}:5432"),
-    };
-    let found = host
-        .to_socket_addrs()
-        .with_context(|| format!("DATABASE_URL: {host} is not known"))?
-        .any(|address| TcpStream::connect_timeout(&address, CONNECT_LIMIT).is_ok());
-    ensure!(found, "DATABASE_URL: nothing listens at {host}");
+/// Logs in, as the handlers will: what is wrong with the URL is told before anything
+/// starts, and without the password in it.
+async fn usable(url: &str) -> Result<()> {
+    let options: PgConnectOptions = url
+        .parse()
+        .map_err(|error| anyhow!("DATABASE_URL is no URL of PostgreSQL: {error}"))?;
+    let server = format!("{}:{}", options.get_host(), options.get_port());
+    let connection: PgConnection = timeout(CONNECT_LIMIT, options.connect())
+        .await
+        .map_err(|_| anyhow!("DATABASE_URL: {server} does not answer"))?
+        .map_err(|error| anyhow!("DATABASE_URL: cannot log in at {server}: {error}"))?;
+    // A server that is asked to go away may as well be gone.
+    let _ = timeout(CONNECT_LIMIT, connection.close()).await;
     Ok(())
 }
