@@ -93,8 +93,9 @@ pub fn rerouted(
         found += 1;
     }
     ensure!(found > 0, "no route was chosen");
-    file["upstreams"] = Value::Array(upstreams);
-    file["routes"] = Value::Array(routes);
+    for (name, list) in [("upstreams", upstreams), ("routes", routes)] {
+        *file.get_mut(name).context(name)? = Value::Array(list);
+    }
     // JSON, as APISIX reads YAML 1.1, where a bare `on` is true.
     Ok((path, format!("{file}\n#END\n")))
 }

@@ -11,8 +11,11 @@ use crate::rules::{Asked, Bearer, ROLES, Tenant, Workspace, has, verdict};
 use crate::walk::{AT_ONCE, Cell, room, shown, walk};
 use crate::world::{World, names_a_tenant, world};
 
+/// What a case makes of a route's rightful request.
+type Bend = fn(&'static Route, Asked) -> Asked;
+
 /// Each route with what a case makes of its rightful request.
-fn cells(world: &World, cases: &[(&str, fn(&'static Route, Asked) -> Asked)]) -> Vec<Cell> {
+fn cells(world: &World, cases: &[(&str, Bend)]) -> Vec<Cell> {
     let of = |route: &'static Route| {
         cases.iter().map(move |(case, bend)| {
             Cell::new(world, route, case, bend(route, Asked::rightly(route)))

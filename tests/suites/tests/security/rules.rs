@@ -193,7 +193,8 @@ fn refused(route: &Route, asked: &Asked) -> Option<Code> {
         return Some(Code::ScopeDenied);
     }
     let counts = is_the_platforms(asked.role) == asked.of.is_none();
-    if !route.roles.is_empty() && !(counts && route.roles.iter().any(|role| role == asked.role)) {
+    let held = counts && route.roles.iter().any(|role| role == asked.role);
+    if !route.roles.is_empty() && !held {
         return Some(Code::RoleDenied);
     }
     match asked.of {

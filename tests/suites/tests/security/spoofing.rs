@@ -41,8 +41,10 @@ const SPELLINGS: [Spelling; 4] = [
     }),
 ];
 
+type Weaken = fn(Asked) -> Asked;
+
 /// Requests that would gain by being somebody else.
-const WEAK: [(&str, fn(Asked) -> Asked); 4] = [
+const WEAK: [(&str, Weaken); 4] = [
     ("nobody", |asked| Asked {
         bearer: Bearer::Nothing,
         ..asked
@@ -62,7 +64,7 @@ const WEAK: [(&str, fn(Asked) -> Asked); 4] = [
 ];
 
 /// A platform's routes are not open to `nobody` of a platform either.
-fn weak(route: &Route, weaken: fn(Asked) -> Asked) -> Asked {
+fn weak(route: &Route, weaken: Weaken) -> Asked {
     weaken(Asked::rightly(route))
 }
 

@@ -10,10 +10,13 @@ use super::{Away, Entry};
 
 type Flight = Shared<BoxFuture<'static, Result<Arc<Entry>, Away>>>;
 
+/// The last number, and flights by id, each with its own.
+type Numbered = (u64, HashMap<String, (u64, Flight)>);
+
 /// Questions under way by id, each with its number. There are never more than requests
 /// that wait for one.
 #[derive(Default)]
-pub(super) struct Flights(Mutex<(u64, HashMap<String, (u64, Flight)>)>);
+pub(super) struct Flights(Mutex<Numbered>);
 
 impl Flights {
     /// Joins the flight for this id, or starts one.
@@ -51,7 +54,7 @@ impl Flights {
         self.lock().1.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<String, (u64, Flight)>)> {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
