@@ -82,7 +82,10 @@ async fn an_answer_carries_what_the_runner_knew() {
         ("x-ratelimit-remaining", "59"),
         ("x-ratelimit-reset", "1700000000"),
         ("ratelimit", "\"tenant_control\";r=59;t=1;pk=:BwcHBwcHBwc=:"),
-        ("ratelimit-policy", "\"tenant_control\";q=240;w=60"),
+        (
+            "ratelimit-policy",
+            "\"tenant_control\";q=240;w=60;pk=:BwcHBwcHBwc=:",
+        ),
     ] {
         assert_eq!(reply.header(name), Some(value), "{name}");
     }
