@@ -61,6 +61,16 @@ impl UnreadBody {
     }
 }
 
+/// A workspace that is not there, or another tenant's: the two are told alike.
+#[must_use]
+pub fn no_workspace(id: &str) -> Failure {
+    let shown: String = id.chars().take(64).collect();
+    Failure::new(
+        Code::WorkspaceNotFound,
+        format!("there is no workspace {shown}"),
+    )
+}
+
 /// A request that may be carried out.
 #[derive(Debug)]
 pub struct Call {
@@ -133,13 +143,6 @@ impl Call {
     /// `WORKSPACE_NOT_FOUND` when it is no id, or not the one that the token is pinned to;
     /// `PERMISSION_DENIED` without a tenant.
     pub fn workspace(&self) -> Result<(TenantId, WorkspaceId), Failure> {
-        let no_workspace = |id: &str| {
-            let shown: String = id.chars().take(64).collect();
-            Failure::new(
-                Code::WorkspaceNotFound,
-                format!("there is no workspace {shown}"),
-            )
-        };
         let workspace: WorkspaceId = self.id("workspaceId", no_workspace)?;
         let Some(tenant) = self.caller.tenant() else {
             return Err(Failure::new(

@@ -271,8 +271,8 @@ impl Ledger {
         keyed: &Keyed,
         reply: Reply,
     ) -> Result<Ended, Failure> {
-        let quota = self.bounds.quota;
-        let sealed = record::finish(&mut transaction, &self.keys, keyed, &reply, quota).await?;
+        let sealed = self.seal(keyed, &reply)?;
+        let sealed = record::finish(&mut transaction, keyed, sealed, self.bounds.quota).await?;
         self.faults.at("before-commit").await;
         transaction.commit().await?;
         self.faults.at("after-commit").await;

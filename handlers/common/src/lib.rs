@@ -33,7 +33,7 @@ pub mod telemetry;
 pub mod time;
 mod unseal;
 
-pub use call::Call;
+pub use call::{Call, no_workspace};
 pub use caller::{Caller, PLATFORM_ROLES, Scope, TENANT_ROLES};
 pub use chain::{Chain, Denial, DenialLog, Times};
 pub use failure::{Failure, Refusal};

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::{ETAG, LOCATION};
 use postern_common::fields::{self, Fields, kind};
 use postern_common::page::Page;
-use postern_common::{Call, Failure, Reply, Scope, etag};
+use postern_common::{Call, Failure, Reply, Scope, etag, no_workspace as not_found};
 use postern_contract::{Code, TenantId, WorkspaceId};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -17,14 +17,6 @@ use crate::store::audit::{self, Actor, Done};
 use crate::store::workspaces::{Ending, Filter, NewWorkspace};
 use crate::store::{outbox, plans, tenants, usage, workspaces as store};
 use crate::tenants::{differences, not_found as tenant_not_found};
-
-fn not_found(id: &str) -> Failure {
-    let shown: String = id.chars().take(64).collect();
-    Failure::new(
-        Code::WorkspaceNotFound,
-        format!("there is no workspace {shown}"),
-    )
-}
 
 fn answer(status: StatusCode, workspace: &Workspace) -> Result<Reply, Failure> {
     Ok(Reply::json(status, workspace)?.with_header(ETAG, &etag::of_version(workspace.version)))

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
 use postern_common::idempotency::{Decided, Keyed, Ledger};
 use postern_common::page::CursorKeys;
-use postern_common::{Call, Failure, Reply, Router};
-use postern_contract::{Code, TenantId, WorkspaceId};
+use postern_common::{Call, Failure, Reply, Router, no_workspace};
+use postern_contract::{Code, TenantId};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Catalogs, Live, Table};
@@ -163,22 +163,9 @@ impl Postgres {
         }
     }
 
-    /// Whose request it is. The runner has judged it; what can be judged again here is.
+    /// Whose request it is.
     pub(crate) fn session(&self, call: &Call) -> Result<Session, Failure> {
-        let workspace: WorkspaceId = call.id("workspaceId", no_workspace)?;
-        let Some(tenant) = call.caller.tenant() else {
-            return Err(Failure::new(
-                Code::PermissionDenied,
-                "a token without a tenant has no access to data",
-            ));
-        };
-        if call
-            .caller
-            .pinned()
-            .is_some_and(|pinned| pinned != workspace)
-        {
-            return Err(no_workspace(&workspace.to_string()));
-        }
+        let (tenant, workspace) = call.workspace()?;
         Ok(Session::new(tenant, workspace, call.caller.subject()))
     }
 
@@ -271,14 +258,6 @@ impl Postgres {
             })
             .await
     }
-}
-
-fn no_workspace(id: &str) -> Failure {
-    let shown: String = id.chars().take(64).collect();
-    Failure::new(
-        Code::WorkspaceNotFound,
-        format!("there is no workspace {shown}"),
-    )
 }
 
 struct Mutation<P> {

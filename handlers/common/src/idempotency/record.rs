@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
-use postern_claims::{Body, Outcome, OutcomeKeys};
+use postern_claims::{Body, Outcome};
 use postern_contract::header::IDEMPOTENCY_BODY;
 use sqlx::{FromRow, PgConnection, PgPool};
 
-use super::Keyed;
+use super::{Keyed, Sealed};
 use crate::reply::KEPT_HEADERS;
 use crate::{Failure, Reply};
 
@@ -83,18 +83,14 @@ pub(super) async fn remove(
 /// body. The quota's row is the last lock that the transaction takes.
 pub(super) async fn finish(
     transaction: &mut PgConnection,
-    keys: &OutcomeKeys,
     keyed: &Keyed,
-    reply: &Reply,
+    sealed: Sealed,
     quota: i64,
 ) -> Result<Vec<u8>, Failure> {
-    let outcome = outcome(reply);
-    let without_body = Outcome {
-        body: Body::Omitted,
-        ..outcome.clone()
-    };
-    let seal = |outcome| keys.seal(&keyed.scope, outcome).map_err(Failure::internal);
-    let (whole, without_body) = (seal(&outcome)?, seal(&without_body)?);
+    let Sealed {
+        whole,
+        without_body,
+    } = sealed;
     let written: (bool,) = sqlx::query_as(
         "WITH fits AS (
             INSERT INTO postern_idempotency.kept AS k (tenant, bytes) SELECT $2, $5 WHERE $5 <= $6

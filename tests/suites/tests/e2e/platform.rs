@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 use postern_contract::{Family, Match, routes};
 use postern_harness::api::is_timestamp;
-use postern_harness::token::Token;
+use postern_harness::token::{Token, unique};
+use postern_harness::wait_for;
 use serde_json::{Value, json};
 
-use super::{ANY, stack};
+use super::{ANY, SOON, stack};
 
 #[tokio::test]
 async fn health_is_told_to_anybody() -> Result<()> {
@@ -32,6 +33,39 @@ async fn health_is_told_to_anybody() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The gateway hands `traceparent` on, and the handler's event names the trace.
+#[tokio::test]
+async fn a_trace_is_handed_on_and_logged() -> Result<()> {
+    let stack = stack().await;
+    let id = trace_id();
+    let reply = stack.platform_admin().await?.get(ANY);
+    let parent = format!("00-{id}-00f067aa0ba902b7-01");
+    let reply = reply.set("traceparent", &parent).await?.expect(200)?;
+    let correlation_id = reply.one("x-correlation-id")?;
+    // Of a stack that runs elsewhere there is no log to look at.
+    let Ok(folder) = stack.folder() else {
+        return Ok(());
+    };
+    let log = folder.join("data/handlers.log");
+    let event = wait_for("the request's event", SOON, async || {
+        let log = std::fs::read_to_string(&log)?;
+        let line = log.lines().find(|line| line.contains(correlation_id));
+        let line = line.with_context(|| format!("{correlation_id} is in no line"))?;
+        Ok(serde_json::from_str::<Value>(line)?)
+    })
+    .await?;
+    assert_eq!(event["trace_id"], json!(id), "{event}");
+    Ok(())
+}
+
+/// 32 hexadecimal digits that nobody else has.
+fn trace_id() -> String {
+    let bytes = unique().into_bytes();
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let last: String = digits.chars().rev().take(32).collect();
+    format!("{last:0>32}")
 }
 
 #[tokio::test]

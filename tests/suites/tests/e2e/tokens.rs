@@ -72,7 +72,14 @@ async fn without_a_token_nobody_gets_in() -> Result<()> {
         "/v1/iam/realms",
         "/v1/postgres/x/tables",
     ] {
-        unauthorized(&nobody.get(path).await?, "TOKEN_MISSING")?;
+        let reply = nobody.get(path).await?;
+        unauthorized(&reply, "TOKEN_MISSING")?;
+        // As the contract has it; RFC 6750, 3.1 would leave the error out here.
+        let challenge = reply.one("www-authenticate")?;
+        ensure!(
+            challenge.contains("error=\"invalid_request\""),
+            "{challenge}"
+        );
     }
     // What is not a bearer token is none, or a bad one.
     for value in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "Token abc", ""] {
