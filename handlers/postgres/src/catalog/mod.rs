@@ -1,7 +1,7 @@
 //! What is in a workspace's schema, as PostgreSQL's catalog has it.
 //!
 //! Every identifier of a statement comes from here. A [`Catalog`] is read by one
-//! statement ([`load`]), kept by [`cache`], and never changed: what changes in the
+//! statement ([`load`](mod@load)), kept by [`cache`], and never changed: what changes in the
 //! schema makes a new one.
 
 mod cache;
