@@ -437,11 +437,17 @@ async fn the_admin_port_is_one_runners_across_reloads_and_successors() {
         let answer = exchange(std::net::TcpStream::connect(port).unwrap(), "/healthz");
         assert!(answer.ends_with("ok\n"), "{answer}");
     };
+    // A moment after the socket that calls come over, and not in between two runners.
+    let opened = || {
+        let connect = || std::net::TcpStream::connect(port).map_err(|error| error.to_string());
+        drop(wait_for("the admin port", connect));
+    };
     let (place, other) = (Place::new(), Place::new());
     for place in [&place, &other] {
         place.configure(&format!("admin: {{listen: \"{port}\"}}"));
     }
     let mut runner = place.start();
+    opened();
     for _ in 0..3 {
         healthy();
         runner.reload();
@@ -461,8 +467,8 @@ async fn the_admin_port_is_one_runners_across_reloads_and_successors() {
     let _load = Load::start(&place.socket(), 2, Habit::Keep);
     runner.signal(Signal::TERM);
     let _next = place.start();
-    healthy();
     assert!(runner.wait().success());
+    opened();
     healthy();
 }
 

@@ -33,8 +33,9 @@ async fn install(making: PathBuf) -> Result<PathBuf> {
             "-Dartifact=org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
         ))
         .arg(format!("-DoutputDirectory={}", making.display()))
-        // Not in the clone: a pom.xml somewhere above would be taken for ours.
-        .current_dir("/");
+        // A folder without a pom.xml, and of this time only: the plugin notes beside it
+        // what it has unpacked, and does not do so twice.
+        .current_dir(&making);
     installation::run("mvn", fetch, FETCH_LIMIT).await?;
     let unpacked = making.join(format!("keycloak-{VERSION}"));
     let mut build = Command::new(unpacked.join("bin/kc.sh"));
