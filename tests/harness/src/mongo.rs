@@ -204,6 +204,8 @@ fn spawn(mongod: &Path, folder: &Path, port: u16) -> Result<Process> {
         .arg("--keyFile")
         .arg(folder.join("key"))
         .arg("--nounixsocket")
+        // What a killed client began holds its documents for so long; 60 by default.
+        .args(["--setParameter", "transactionLifetimeLimitSeconds=5"])
         // A data folder of 11 MB instead of some hundred.
         .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"])
         .args([

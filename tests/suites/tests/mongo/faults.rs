@@ -34,12 +34,13 @@ async fn handlers_killed_at_every_point() -> Result<()> {
             .expect(201)?;
         let mut clients = Vec::new();
         for point in POINTS {
-            // Each has its own rate.
-            clients.push((point, acme.member("tenant_admin").await?));
+            // Each has its own rate, which the repeated insert may use up.
+            let writer = acme.member("tenant_admin").await?;
+            clients.push((point, writer, acme.member("tenant_operator").await?));
         }
         (clients, path)
     };
-    for (point, admin) in &clients {
+    for (point, admin, reader) in &clients {
         let reached = stack.faults()?.join(format!("{point}.reached"));
         std::fs::write(stack.faults()?.join(point), "")?;
         let post = || admin.post(&path, &json!({"text": point})).key(point);
@@ -59,7 +60,7 @@ async fn handlers_killed_at_every_point() -> Result<()> {
             Ok(())
         })
         .await?;
-        let found = admin
+        let found = reader
             .get(&format!("{path}?filter.text={point}"))
             .await?
             .expect(200)?;
