@@ -115,11 +115,14 @@ pub(crate) async fn create(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
 
 impl New {
     async fn make(&self, attempt: Attempt) -> Result<Reply, Failure> {
-        if attempt == Attempt::First && self.place.has(&self.name).await? {
+        let there = self.place.has(&self.name).await?;
+        if there && attempt == Attempt::First {
             let message = format!("there is a collection {} already", self.name);
             return Err(Failure::new(Code::DuplicateKey, message));
         }
-        make(&self.app, &self.place, &self.name, self.validator.clone()).await?;
+        if !there {
+            make(&self.app, &self.place, &self.name, self.validator.clone()).await?;
+        }
         let models: Vec<IndexModel> = self.indexes.iter().map(model).collect();
         if !models.is_empty() {
             let collection = self.place.database.collection::<Document>(&self.name);
@@ -221,17 +224,16 @@ pub(crate) async fn make_missing(app: &Mongo, place: &Place, name: &str) -> Resu
     make(app, place, name, None).await
 }
 
+/// Makes a collection, if the plan has room for one more.
 async fn make(
     app: &Mongo,
     place: &Place,
     name: &str,
     validator: Option<Document>,
 ) -> Result<(), Failure> {
-    if place.has(name).await? {
-        return Ok(());
-    }
+    let used = used(app, place).await?;
     if let Some(limit) = app.quotas.collections(place.tenant).await?
-        && used(app, place).await? >= limit
+        && used >= limit
     {
         let message = format!("the plan's {limit} collections are used up");
         return Err(Failure::new(Code::QuotaExceeded, message));
@@ -242,10 +244,12 @@ async fn make(
         None => create,
     };
     match create.await {
-        Err(error) if !is_there_already(&error) => return Err(failure(error)),
-        _ => {}
+        // Somebody made it at the same time, and counted it.
+        Err(error) if is_there_already(&error) => return Ok(()),
+        Err(error) => return Err(failure(error)),
+        Ok(()) => {}
     }
-    app.quotas.used(place.tenant, used(app, place).await?).await;
+    app.quotas.used(place.tenant, used.saturating_add(1)).await;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use postern_common::{Call, Failure, Reply, Router};
 use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::failure::failure;
-use crate::store::{self, Work};
+use crate::store::{self, KeptBytes, Work};
 use crate::wall::{Wall, collection};
 use crate::{aggregate, bulk, collections, credentials, document, documents};
 
@@ -43,6 +43,7 @@ pub struct Mongo {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cursors: CursorKeys,
     pub(crate) quotas: Arc<dyn Quotas>,
+    kept: KeptBytes,
 }
 
 /// Where a request works: its workspace's database, behind the wall.
@@ -70,6 +71,7 @@ impl Mongo {
             ledger,
             cursors,
             quotas,
+            kept: KeptBytes::new(),
         }
     }
 
@@ -114,6 +116,7 @@ impl Mongo {
         let correlation_id = call.caller.correlation_id();
         store::mutate(
             &self.ledger,
+            &self.kept,
             place.database.clone(),
             keyed,
             correlation_id,

@@ -16,6 +16,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
+use moka::future::Cache;
 use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use postern_common::idempotency::{Decided, Kept, Keyed, Ledger, Standing};
@@ -156,6 +157,7 @@ fn options() -> TransactionOptions {
 /// A mutation in a workspace's database, at most once a key.
 pub(crate) async fn mutate(
     ledger: &Arc<Ledger>,
+    kept: &KeptBytes,
     database: Database,
     keyed: Option<Keyed>,
     correlation_id: &str,
@@ -163,6 +165,7 @@ pub(crate) async fn mutate(
 ) -> Result<Reply, Failure> {
     let attempt = Arc::new(Attempt {
         ledger: Arc::clone(ledger),
+        kept: kept.clone(),
         database,
         keyed: keyed.clone(),
         correlation_id: correlation_id.to_owned(),
@@ -177,6 +180,7 @@ pub(crate) async fn mutate(
 
 struct Attempt {
     ledger: Arc<Ledger>,
+    kept: KeptBytes,
     database: Database,
     keyed: Option<Keyed>,
     correlation_id: String,
@@ -286,7 +290,7 @@ impl Attempt {
     async fn sealed(&self, keyed: &Keyed, reply: &Reply) -> Result<Vec<u8>, Failure> {
         let sealed = self.ledger.seal(keyed, reply)?;
         let quota = u64::try_from(self.ledger.quota()).unwrap_or_default();
-        let kept = kept_bytes(&self.database).await;
+        let kept = self.kept.of(&self.database).await;
         Ok(if kept.saturating_add(sealed.whole.len() as u64) <= quota {
             sealed.whole
         } else {
@@ -295,17 +299,38 @@ impl Attempt {
     }
 }
 
-/// Bytes of records, as the server last counted them; 0 where it does not say. The
-/// statistics are kept in memory there, so this is one round trip and reads nothing.
-async fn kept_bytes(database: &Database) -> u64 {
-    let stats = database.run_command(doc! { "collStats": RECORDS }).await;
-    let size = stats.ok().and_then(|stats| match stats.get("size") {
-        Some(Bson::Int32(size)) => u64::try_from(*size).ok(),
-        Some(Bson::Int64(size)) => u64::try_from(*size).ok(),
-        Some(Bson::Double(size)) => Some(*size as u64),
-        _ => None,
-    });
-    size.unwrap_or_default()
+/// How many bytes of records each workspace keeps, as the server counted them a moment
+/// ago: asked for once in a while, not with every write.
+#[derive(Clone)]
+pub(crate) struct KeptBytes(Cache<String, u64>);
+
+/// A tenant may be over its quota by what it writes in this time.
+const COUNTED_FOR: Duration = Duration::from_secs(5);
+/// Workspaces remembered.
+const COUNTED: u64 = 10_000;
+
+impl KeptBytes {
+    pub(crate) fn new() -> Self {
+        let cache = Cache::builder()
+            .max_capacity(COUNTED)
+            .time_to_live(COUNTED_FOR);
+        Self(cache.build())
+    }
+
+    /// 0 where the server does not say.
+    async fn of(&self, database: &Database) -> u64 {
+        let count = async {
+            let stats = database.run_command(doc! { "collStats": RECORDS }).await;
+            let size = stats.ok().and_then(|stats| match stats.get("size") {
+                Some(Bson::Int32(size)) => u64::try_from(*size).ok(),
+                Some(Bson::Int64(size)) => u64::try_from(*size).ok(),
+                Some(Bson::Double(size)) => Some(*size as u64),
+                _ => None,
+            });
+            size.unwrap_or_default()
+        };
+        self.0.get_with_by_ref(database.name(), count).await
+    }
 }
 
 async fn commit(session: &mut ClientSession) -> Result<(), Failure> {
