@@ -3,12 +3,17 @@
 //! It looks first and makes only what is missing, so a second run finds what
 //! the first one made and whatever has been changed since.
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use postern_harness::api::Client;
+use postern_harness::wait_for;
 use serde_json::{Value, json};
 
 const TENANT_SLUG: &str = "acme";
 const WORKSPACE_SLUG: &str = "demo";
+/// It takes a fraction of a second; more only on a machine that is busy.
+const PROVISIONED_IN: Duration = Duration::from_secs(60);
 
 /// The tenant's id.
 pub(super) async fn tenant(platform: &Client) -> Result<String> {
@@ -44,6 +49,23 @@ pub(super) async fn workspace(admin: &Client, tenant_id: &str) -> Result<String>
         .await?
         .expect(201)?
         .text_at("/id")
+}
+
+/// Returns when what the workspace's data stand in is made, so that the first line
+/// somebody pastes finds it.
+pub(super) async fn provisioned(admin: &Client, workspace_id: &str) -> Result<()> {
+    let tables = format!("/v1/postgres/{workspace_id}/tables");
+    wait_for(
+        "the workspace to be provisioned",
+        PROVISIONED_IN,
+        async || {
+            let reply = admin.get(&tables).await?;
+            // Whatever else somebody did to it in an earlier run is theirs.
+            ensure!(reply.status != 409, "{reply:?}");
+            Ok(())
+        },
+    )
+    .await
 }
 
 /// The id of the resource with this slug that is not deactivated, over all pages.

@@ -182,6 +182,7 @@ async fn load_demo(plan: &Plan, accounts: &mut accounts::Store) -> Result<Greeti
     let workspace_id = demo::workspace(&admin, &tenant_id)
         .await
         .context("the demo's workspace")?;
+    demo::provisioned(&admin, &workspace_id).await?;
     Ok(Greeting {
         url: plan.url(),
         platform_token,
