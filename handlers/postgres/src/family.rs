@@ -36,8 +36,8 @@ pub struct Postgres {
     pub(crate) quotas: Arc<dyn Quotas>,
 }
 
-/// How often a request is planned, while the schema changes under it.
-const PLANS: u32 = 4;
+/// How often a request is planned, while the schema changes under it: each time it did.
+const PLANS: u32 = 20;
 
 /// A mutation that can be carried out.
 pub(crate) struct Planned {

@@ -28,3 +28,6 @@ mod tables;
 
 pub use execute::Bounds;
 pub use family::{Postgres, Quotas};
+
+/// What the routes take and give.
+pub const SCHEMAS: &str = include_str!("schemas.json");

@@ -10,6 +10,7 @@ pub mod http;
 mod installation;
 pub mod keycloak;
 pub mod mongo;
+pub mod pooler;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -206,7 +206,7 @@ fn earlier_is_gone(home: &Path) -> Result<()> {
 
 /// Asks as a client would, up to the point where a password is due: a server
 /// that still recovers refuses earlier, with an error message.
-async fn accepts_logins(address: SocketAddr) -> Result<()> {
+pub(crate) async fn accepts_logins(address: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let mut packet = vec![0, 0, 0, 0, 0, 3, 0, 0];
     for text in ["user", SUPERUSER, "database", "postgres"] {
@@ -271,13 +271,13 @@ fn initialise(programs: &Path, home: &Path, owner: Owner) -> Result<String> {
 
 /// The user PostgreSQL runs as.
 #[derive(Debug, Clone, Copy)]
-enum Owner {
+pub(crate) enum Owner {
     Ourselves,
     Other { user: u32, group: u32 },
 }
 
 impl Owner {
-    fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self::Ourselves);
         }
@@ -292,7 +292,7 @@ impl Owner {
             .context("PostgreSQL does not run as root, and there is no user postgres or nobody")
     }
 
-    fn command(self, program: &Path) -> Command {
+    pub(crate) fn command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         // The folder this process stands in may be closed to the other user.
         command.current_dir("/");
@@ -302,7 +302,7 @@ impl Owner {
         command
     }
 
-    fn own(self, path: &Path) -> Result<()> {
+    pub(crate) fn own(self, path: &Path) -> Result<()> {
         if let Self::Other { user, group } = self {
             std::os::unix::fs::chown(path, Some(user), Some(group))
                 .with_context(|| format!("cannot give {} away", path.display()))?;

@@ -64,13 +64,8 @@ impl Catalogs {
 
     /// The schema as it is, or was until a change that is not known yet.
     pub(crate) async fn get(&self, db: &Database, schema: &str, role: &str) -> Result<Live, Fault> {
-        if let Some(live) = self.cache.get(schema).await {
-            if live.stamp >= self.changed_at(schema) {
-                return Ok(live);
-            }
-            self.cache.invalidate(schema).await;
-        }
-        let reading = async {
+        let changed_at = self.changed_at(schema);
+        let read = async || {
             let (stamp, read_at) = (self.clock.load(Ordering::SeqCst), Instant::now());
             let lease = db.lease_for_catalog().await?;
             let catalog = Arc::new(load(lease.client(), schema, role).await?);
@@ -81,11 +76,25 @@ impl Catalogs {
                 read_at,
             })
         };
-        // One reading for all who wait.
-        self.cache
-            .try_get_with_by_ref(schema, reading)
-            .await
-            .map_err(Fault::shared)
+        loop {
+            // One reading for all who wait; it may have begun before the change.
+            let live = self.cache.try_get_with_by_ref(schema, read()).await;
+            let live = live.map_err(Fault::shared)?;
+            if live.stamp >= changed_at {
+                return Ok(live);
+            }
+            self.forget(&live).await;
+        }
+    }
+
+    /// Forgets a catalog, where no newer one has come meanwhile.
+    async fn forget(&self, old: &Live) {
+        let schema = old.catalog.schema.as_str();
+        if let Some(live) = self.cache.get(schema).await
+            && Arc::ptr_eq(&live.catalog, &old.catalog)
+        {
+            self.cache.invalidate(schema).await;
+        }
     }
 
     /// After something that `old` does not explain: the schema read anew; none: it is as it
@@ -99,11 +108,10 @@ impl Catalogs {
         sure: bool,
     ) -> Result<Option<Live>, Fault> {
         let schema = old.catalog.schema.as_str();
-        if (sure || old.read_at.elapsed() >= AGAIN)
-            && let Some(live) = self.cache.get(schema).await
-            && Arc::ptr_eq(&live.catalog, &old.catalog)
-        {
-            self.cache.invalidate(schema).await;
+        let cached = self.cache.get(schema).await;
+        let newer = cached.is_some_and(|live| !Arc::ptr_eq(&live.catalog, &old.catalog));
+        if (sure || old.read_at.elapsed() >= AGAIN) && !newer {
+            self.changed(schema);
         }
         let new = self.get(db, schema, role).await?;
         Ok((new.catalog.fingerprint != old.catalog.fingerprint).then_some(new))

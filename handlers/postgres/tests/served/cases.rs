@@ -24,7 +24,10 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{Ask, Served, Workspace, guarded};
+use crate::both_ways;
+use crate::support::{Ask, Served, Way, Workspace, bounds, guarded};
+
+both_ways!(filters, selecting, embedding, ordering, writing, calling);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,14 +171,14 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
     Ok(())
 }
 
-async fn table(name: &str) {
+async fn table(way: Way, name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/cases")
         .join(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let file: File =
         serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let served = Served::new().await;
+    let served = Served::by(way, bounds()).await;
     let shared = seeded(&served).await;
     let mut failed = Vec::new();
     for case in &file.cases {
@@ -195,32 +198,26 @@ async fn table(name: &str) {
     );
 }
 
-#[tokio::test]
-async fn filters() {
-    table("filters.yaml").await;
+async fn filters(way: Way) {
+    table(way, "filters.yaml").await;
 }
 
-#[tokio::test]
-async fn selecting() {
-    table("select.yaml").await;
+async fn selecting(way: Way) {
+    table(way, "select.yaml").await;
 }
 
-#[tokio::test]
-async fn embedding() {
-    table("embed.yaml").await;
+async fn embedding(way: Way) {
+    table(way, "embed.yaml").await;
 }
 
-#[tokio::test]
-async fn ordering() {
-    table("order.yaml").await;
+async fn ordering(way: Way) {
+    table(way, "order.yaml").await;
 }
 
-#[tokio::test]
-async fn writing() {
-    table("write.yaml").await;
+async fn writing(way: Way) {
+    table(way, "write.yaml").await;
 }
 
-#[tokio::test]
-async fn calling() {
-    table("rpc.yaml").await;
+async fn calling(way: Way) {
+    table(way, "rpc.yaml").await;
 }

@@ -3,12 +3,20 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::both_ways;
 use crate::cases::seeded;
-use crate::support::{Ask, Served, bounds};
+use crate::support::{Ask, Served, Way, bounds};
 
-#[tokio::test]
-async fn a_workspace_of_another_tenant_is_none() {
-    let served = Served::new().await;
+both_ways!(
+    a_workspace_of_another_tenant_is_none,
+    rows_of_others_in_a_shared_table,
+    two_tenants_interleaved_on_a_small_pool,
+    roles_reach_only_their_own,
+    refusals_tell_nothing_of_the_database,
+);
+
+async fn a_workspace_of_another_tenant_is_none(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let (mine, theirs) = (seeded(&served).await, seeded(&served).await);
     for (method, path) in [
         (Method::GET, "rows/customers"),
@@ -31,9 +39,8 @@ async fn a_workspace_of_another_tenant_is_none() {
 
 /// Rows of others in the same table, as an operator may keep them: the policy alone
 /// stands between.
-#[tokio::test]
-async fn rows_of_others_in_a_shared_table() {
-    let served = Served::new().await;
+async fn rows_of_others_in_a_shared_table(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let mine = seeded(&served).await;
     served
         .seed(
@@ -78,14 +85,13 @@ async fn rows_of_others_in_a_shared_table() {
 }
 
 /// Connections are shared by everybody, and nothing of a request stays on one.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_tenants_interleaved_on_a_small_pool() {
+async fn two_tenants_interleaved_on_a_small_pool(way: Way) {
     let small = postern_postgres::Bounds {
         connections: 2,
         tenant_connections: 2,
         ..bounds()
     };
-    let served = Served::with(small, None, true).await;
+    let served = Served::by(way, small).await;
     let workspaces = [seeded(&served).await, seeded(&served).await];
     for workspace in &workspaces {
         let name = format!("{}", workspace.tenant);
@@ -118,9 +124,8 @@ async fn two_tenants_interleaved_on_a_small_pool() {
 }
 
 /// The data login alone reaches no workspace, and no workspace's role the records.
-#[tokio::test]
-async fn roles_reach_only_their_own() {
-    let served = Served::new().await;
+async fn roles_reach_only_their_own(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let (mine, theirs) = (seeded(&served).await, seeded(&served).await);
     let allowed = async |role: &str, what: String| -> Option<String> {
         let sql = format!("SELECT {what}::text FROM pg_roles WHERE rolname = '{role}'");
@@ -162,9 +167,8 @@ async fn roles_reach_only_their_own() {
     assert_eq!(allowed(&data, member).await.as_deref(), Some("false"));
 }
 
-#[tokio::test]
-async fn refusals_tell_nothing_of_the_database() {
-    let served = Served::new().await;
+async fn refusals_tell_nothing_of_the_database(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let mine = seeded(&served).await;
     let dirty = [
         "SELECT",

@@ -17,6 +17,7 @@ use postern_common::page::CursorKeys;
 use postern_common::{Chain, Denial, DenialLog, Failure, Times};
 use postern_context::{Context, OpeningKeys, PathParam, SealingKeys};
 use postern_contract::{Family, Match, TenantId, WorkspaceId, routes};
+use postern_harness::pooler::Pooler;
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_platform::provisioning::{Backend, Place, PostgresBackend};
@@ -31,6 +32,47 @@ use tokio_util::task::TaskTracker;
 const MASTER: &str = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const OUTCOMES: &str = "o1 AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const LOGIN: &str = "postern_data";
+
+/// How the family comes to PostgreSQL.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// By connections of its own.
+    Direct,
+    /// Through a pooler in transaction mode, with fewer connections than it is asked for.
+    Pooled,
+}
+
+/// Tests that hold either way.
+#[macro_export]
+macro_rules! both_ways {
+    ($($test:ident),+ $(,)?) => {
+        mod direct {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Way::Direct).await;
+            })+
+        }
+        mod pooled {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Way::Pooled).await;
+            })+
+        }
+    };
+}
+
+/// The pooler of a test binary, in front of its cluster.
+async fn pooler() -> &'static Pooler {
+    static POOLER: OnceCell<Pooler> = OnceCell::const_new();
+    let start = async || {
+        let server = cluster_url().await.rsplit('@').next().unwrap();
+        let server = server.split('/').next().unwrap().parse().unwrap();
+        Pooler::start(server, &[(LOGIN, "secret")], 3)
+            .await
+            .unwrap()
+    };
+    POOLER.get_or_init(start).await
+}
 
 /// One cluster a test binary. Tests meet in it, and never see each other.
 async fn cluster_url() -> &'static str {
@@ -100,15 +142,31 @@ pub fn bounds() -> Bounds {
 
 impl Served {
     pub async fn new() -> Self {
-        Self::with(bounds(), None, true).await
+        Self::by(Way::Direct, bounds()).await
+    }
+
+    pub async fn by(way: Way, bounds: Bounds) -> Self {
+        Self::made(way, bounds, None, true).await
     }
 
     /// `told`: whether changes of schemas are told; else they are looked for.
     pub async fn with(bounds: Bounds, tables: Option<i64>, told: bool) -> Self {
+        Self::made(Way::Direct, bounds, tables, told).await
+    }
+
+    async fn made(way: Way, bounds: Bounds, tables: Option<i64>, told: bool) -> Self {
         let url = cluster_url().await;
         let admin = PgPool::connect(url).await.unwrap();
-        let mut config: tokio_postgres::Config = url.parse().unwrap();
-        config.user(LOGIN).password("secret");
+        let as_login = |url: &str| {
+            let mut config: tokio_postgres::Config = url.parse().unwrap();
+            config.user(LOGIN).password("secret");
+            config
+        };
+        let direct = as_login(url);
+        let config = match way {
+            Way::Direct => direct.clone(),
+            Way::Pooled => as_login(&pooler().await.url(url)),
+        };
         let keys = OutcomeKeys::parse(OUTCOMES).unwrap();
         let times = postern_common::idempotency::Bounds {
             quota: 1 << 30,
@@ -125,11 +183,11 @@ impl Served {
         ));
         let cursors = CursorKeys::derive([b"secret".as_slice()]);
         let quotas = Arc::new(Plan(tables));
-        let family = Postgres::new(config.clone(), bounds, ledger, cursors, quotas).unwrap();
+        let family = Postgres::new(config, bounds, ledger, cursors, quotas).unwrap();
         let family = Arc::new(family);
         let stop = CancellationToken::new();
         let (following, ending) = (Arc::clone(&family), stop.clone());
-        let direct = told.then_some(config);
+        let direct = told.then_some(direct);
         tokio::spawn(async move {
             let every = Duration::from_millis(300);
             following.follow(direct, every, ending).await;

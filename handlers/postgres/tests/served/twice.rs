@@ -3,12 +3,21 @@
 use http::Method;
 use serde_json::json;
 
+use crate::both_ways;
 use crate::cases::seeded;
-use crate::support::{Ask, Served};
+use crate::support::{Ask, Served, Way, bounds};
 
-#[tokio::test]
-async fn a_repeated_write_is_replayed() {
-    let served = Served::new().await;
+both_ways!(
+    a_repeated_write_is_replayed,
+    a_refusal_by_the_data_is_kept,
+    a_key_outlives_its_table,
+    many_at_once_with_one_key,
+    ten_thousand_rows_or_none,
+    versions,
+);
+
+async fn a_repeated_write_is_replayed(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let post = |key: &str, body: serde_json::Value| {
         Ask::new(&workspace, Method::POST, "rows/plain?select=id,v")
@@ -27,9 +36,8 @@ async fn a_repeated_write_is_replayed() {
     assert_eq!(served.text(&workspace, count).await.as_deref(), Some("1"));
 }
 
-#[tokio::test]
-async fn a_refusal_by_the_data_is_kept() {
-    let served = Served::new().await;
+async fn a_refusal_by_the_data_is_kept(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let post = || {
         Ask::new(&workspace, Method::POST, "rows/labels")
@@ -64,9 +72,8 @@ async fn a_refusal_by_the_data_is_kept() {
         .ok();
 }
 
-#[tokio::test]
-async fn a_key_outlives_its_table() {
-    let served = Served::new().await;
+async fn a_key_outlives_its_table(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let post = || {
         Ask::new(&workspace, Method::POST, "rows/plain")
@@ -80,9 +87,8 @@ async fn a_key_outlives_its_table() {
     assert_eq!(again.body, first.body);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_with_one_key() {
-    let served = Served::new().await;
+async fn many_at_once_with_one_key(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let asks = (0..12).map(|_| {
         Ask::new(&workspace, Method::POST, "rows/plain")
@@ -99,9 +105,8 @@ async fn many_at_once_with_one_key() {
     assert_eq!(served.text(&workspace, count).await.as_deref(), Some("1"));
 }
 
-#[tokio::test]
-async fn ten_thousand_rows_or_none() {
-    let served = Served::new().await;
+async fn ten_thousand_rows_or_none(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let rows: Vec<_> = (0..10_000)
         .map(|id| json!({"id": 1_000 + id, "name": "n"}))
@@ -127,9 +132,8 @@ async fn ten_thousand_rows_or_none() {
     );
 }
 
-#[tokio::test]
-async fn versions() {
-    let served = Served::new().await;
+async fn versions(way: Way) {
+    let served = Served::by(way, bounds()).await;
     let workspace = seeded(&served).await;
     let read = served.get(&workspace, "rows/labels/1").await;
     let etag = read.headers["etag"].to_str().unwrap().to_owned();
