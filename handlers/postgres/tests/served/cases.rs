@@ -181,8 +181,12 @@ async fn table(way: Way, name: &str) {
     let served = Served::by(way, bounds()).await;
     let shared = seeded(&served).await;
     let mut failed = Vec::new();
-    for case in &file.cases {
+    for (n, case) in file.cases.iter().enumerate() {
         let own = !case.ask.starts_with("GET");
+        // Each such costs a workspace: behind the pooler every fifth.
+        if own && matches!(way, Way::Pooled) && n % 5 != 0 {
+            continue;
+        }
         let workspace = if own { seeded(&served).await } else { shared };
         assert!(!case.postgrest.is_empty(), "{}", case.name);
         if let Err(why) = run(&served, &workspace, case).await {
