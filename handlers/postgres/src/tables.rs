@@ -8,7 +8,7 @@ use postern_common::{Call, Failure, Reply};
 use postern_contract::Code;
 use serde_json::{Value, json};
 
-use crate::catalog::{Identity, Kind, Table, is_scope};
+use crate::catalog::{Catalog, Identity, Kind, Table, is_scope};
 use crate::define::{self, Alter, Create};
 use crate::execute::{Role, Work};
 use crate::family::{Planned, Postgres, Stop};
@@ -121,7 +121,7 @@ pub(crate) async fn create(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     let session = app.session(&call)?;
     call.query()?.finish()?;
     let (body, fields) = call.json().await?;
-    let wanted = Create::read(fields)?;
+    let wanted = Create::read(&body, fields)?;
     let quota = app.quotas.tables(session.tenant).await?;
     let roles = [session.role(Role::Data), session.role(Role::Owner)];
     let (name, location) = (
@@ -160,14 +160,12 @@ pub(crate) async fn alter(app: Arc<Postgres>, mut call: Call) -> Result<Reply, F
     let session = app.session(&call)?;
     call.query()?.finish()?;
     let (body, fields) = call.json().await?;
-    let wanted = Alter::read(fields)?;
+    let wanted = Alter::read(&body, fields)?;
     let name = call.param("table").to_owned();
     let (schema, tenant) = (session.schema.clone(), session.tenant);
     let reply = app
         .mutate(&call, session, &body, move |catalog| {
-            let table = catalog
-                .table(&name)
-                .ok_or_else(|| Unplanned::NoTable(name.clone()))?;
+            let table = own(catalog, &name)?;
             let definitions = define::alter(catalog, table, &wanted)?;
             let name = name.clone();
             Ok(Planned {
@@ -192,6 +190,16 @@ pub(crate) async fn alter(app: Arc<Postgres>, mut call: Call) -> Result<Reply, F
     Ok(reply)
 }
 
+/// A table whose definition the workspace may change: it serves it and owns it.
+fn own<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Arc<Table>, Unplanned> {
+    match catalog.table(name) {
+        None => Err(Unplanned::NoTable(name.to_owned())),
+        Some(table) if !table.protected => Err(Unplanned::NotProtected(name.to_owned())),
+        Some(table) if !table.own => Err(Unplanned::NotOwn(name.to_owned())),
+        Some(table) => Ok(table),
+    }
+}
+
 fn no_table(name: &str) -> Failure {
     Failure::new(
         Code::TableNotFound,
@@ -208,9 +216,7 @@ pub(crate) async fn drop_table(app: Arc<Postgres>, mut call: Call) -> Result<Rep
     let (schema, tenant) = (session.schema.clone(), session.tenant);
     let reply = app
         .mutate(&call, session, &body, move |catalog| {
-            let table = catalog
-                .table(&name)
-                .ok_or_else(|| Unplanned::NoTable(name.clone()))?;
+            let table = own(catalog, &name)?;
             let shown = resource(table);
             Ok(Planned {
                 work: Work::Tables {

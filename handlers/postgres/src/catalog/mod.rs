@@ -118,6 +118,8 @@ pub(crate) struct Table {
     pub(crate) kind: Kind,
     /// Forced row-level security, or a view that runs with its reader's rights.
     pub(crate) protected: bool,
+    /// A table whose owner is the workspace's role: the API may alter and drop it.
+    pub(crate) own: bool,
     /// What is written about it.
     pub(crate) comment: Option<String>,
     /// In their order.

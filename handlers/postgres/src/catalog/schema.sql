@@ -1,6 +1,6 @@
 -- One schema as one JSON document. $1: the schema, $2: the role that requests run as.
 with recursive
-wanted as (select oid, nspname from pg_namespace where nspname = $1),
+wanted as (select oid, nspname, nspowner from pg_namespace where nspname = $1),
 -- What stands beneath domains, which may be over domains.
 beneath(oid, base) as (
     select t.oid, t.oid from pg_type t where t.typtype <> 'd'
@@ -86,6 +86,7 @@ tables as (
                        select from pg_options_to_table(c.reloptions)
                        where option_name = 'security_invoker' and option_value::boolean)
                    else false end,
+               'own', c.relkind in ('r', 'p') and c.relowner = w.nspowner,
                'comment', obj_description(c.oid, 'pg_class'),
                'columns', coalesce(l.list, '[]'),
                'keys', coalesce((select json_agg(json_build_object(

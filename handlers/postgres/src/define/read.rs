@@ -1,10 +1,11 @@
 //! Bodies of requests that make or alter tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use postern_common::Failure;
 use postern_common::fields::{Fields, kind};
 use postern_contract::Detail;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::catalog::is_scope;
@@ -48,9 +49,10 @@ impl Create {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, Failure> {
+    pub(crate) fn read(body: &[u8], mut fields: Fields) -> Result<Self, Failure> {
         let name = fields.required("name", name);
-        let columns = fields.required("columns", columns);
+        let written = written(body, "columns");
+        let columns = fields.required("columns", |value| columns(value, &written));
         let primary_key = fields.optional("primaryKey", |value| names(&value, "primaryKey"));
         let unique = fields.optional("unique", |value| lists(&value, "unique"));
         let references = fields.optional("foreignKeys", |value| references(&value));
@@ -108,10 +110,11 @@ impl Alter {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, Failure> {
+    pub(crate) fn read(body: &[u8], mut fields: Fields) -> Result<Self, Failure> {
         let drop = fields.optional("dropColumns", |value| names(&value, "dropColumns"));
         let rename = fields.optional("renameColumns", renames);
-        let add = fields.optional("addColumns", columns);
+        let written = written(body, "addColumns");
+        let add = fields.optional("addColumns", |value| columns(value, &written));
         let unique = fields.optional("addUnique", |value| lists(&value, "addUnique"));
         let references = fields.optional("addForeignKeys", |value| references(&value));
         let indexes = fields.optional("addIndexes", |value| indexes(&value));
@@ -248,9 +251,19 @@ fn flag(members: &Map<String, Value>, name: &str, default: bool) -> Result<bool,
     }
 }
 
-fn columns(value: Value) -> Result<Columns, String> {
+/// The columns' members as they were written: a number of a default keeps its digits.
+fn written(body: &[u8], list: &str) -> Vec<HashMap<String, Box<RawValue>>> {
+    let members: HashMap<String, Box<RawValue>> = serde_json::from_slice(body).unwrap_or_default();
+    let list = members
+        .get(list)
+        .map(|list| serde_json::from_str(list.get()));
+    // What is no list of objects is refused where its values are read.
+    list.and_then(Result::ok).unwrap_or_default()
+}
+
+fn columns(value: Value, written: &[HashMap<String, Box<RawValue>>]) -> Result<Columns, String> {
     let mut columns = Columns::default();
-    for item in array(&value, MAX_COLUMNS)? {
+    for (place, item) in array(&value, MAX_COLUMNS)?.iter().enumerate() {
         let members = object(
             item,
             &[
@@ -289,7 +302,12 @@ fn columns(value: Value) -> Result<Columns, String> {
                 return Err(said("has an identity and can have no default".into()));
             }
             value => {
-                Some(types::default(value, &of).map_err(|rule| said(format!("default {rule}")))?)
+                let text = written
+                    .get(place)
+                    .and_then(|members| members.get("default"));
+                let text = text.map_or_else(|| value.to_string(), |text| text.get().to_owned());
+                let default = types::default(value, &text, &of);
+                Some(default.map_err(|rule| said(format!("default {rule}")))?)
             }
         };
         let is_key = flag(&members, "primaryKey", false)?;

@@ -106,12 +106,12 @@ pub(crate) fn read(text: &str) -> Result<String, String> {
     }
 }
 
-/// A default of a column of this type. The words of functions are functions where the
-/// type fits, and texts in a text column.
+/// A default of a column of this type, as a value and as it was written. The words of
+/// functions are functions where the type fits, and texts in a text column.
 ///
 /// # Errors
 /// It is no literal.
-pub(crate) fn default(value: &Value, of: &str) -> Result<Default, String> {
+pub(crate) fn default(value: &Value, written: &str, of: &str) -> Result<Default, String> {
     let instants = ["timestamptz", "timestamp", "date", "time", "timetz"];
     match value {
         Value::String(text) if text == "now()" && instants.contains(&of) => Ok(Default::Now),
@@ -122,10 +122,10 @@ pub(crate) fn default(value: &Value, of: &str) -> Result<Default, String> {
             Err("must not hold the character NUL".to_owned())
         }
         Value::String(text) => Ok(Default::Literal(text.clone())),
-        Value::Number(number) => Ok(Default::Literal(number.to_string())),
+        Value::Number(_) => Ok(Default::Literal(written.to_owned())),
         Value::Bool(value) => Ok(Default::Literal(value.to_string())),
         Value::Object(_) | Value::Array(_) if matches!(of, "json" | "jsonb") => {
-            Ok(Default::Literal(value.to_string()))
+            Ok(Default::Literal(written.to_owned()))
         }
         _ => Err(
             "must be a string, a number or a boolean, \"now()\" on a date or time, \"gen_random_uuid()\" on a uuid"

@@ -41,18 +41,22 @@ pub(crate) fn create(
         sql.word(scope).word("')");
     });
     if !create.primary_key.is_empty() {
-        sql.word(", CONSTRAINT ").name(&named(name, &[], "pkey"));
-        sql.word(" PRIMARY KEY ");
+        sql.word(", PRIMARY KEY ");
         with_workspace(&mut sql, &create.primary_key);
     }
     for columns in &create.unique {
         sql.word(", ");
-        unique(&mut sql, name, columns);
+        unique(&mut sql, columns);
     }
+    let mut names = Names::new(name);
     for one in &create.references {
         sql.word(", ");
-        let own = (create.name == one.table).then_some(create.primary_key.as_slice());
-        reference(&mut sql, catalog, name, one, own)?;
+        let target = if create.name == one.table {
+            own_key(create, one)?
+        } else {
+            target_key(catalog, one)?
+        };
+        reference(&mut sql, catalog, one, target, &names.of(&one.columns))?;
     }
     sql.word("); ");
     indexes(&mut sql, schema, name, &create.indexes, &create.references);
@@ -116,9 +120,10 @@ fn column(sql: &mut Sql, column: &Column) {
     }
 }
 
-fn unique(sql: &mut Sql, table: &str, columns: &[String]) {
-    sql.word("CONSTRAINT ").name(&named(table, columns, "key"));
-    sql.word(" UNIQUE ");
+/// PostgreSQL names it, as it names primary keys and indexes: those share their names with
+/// all else in the schema.
+fn unique(sql: &mut Sql, columns: &[String]) {
+    sql.word("UNIQUE ");
     with_workspace(sql, columns);
 }
 
@@ -131,30 +136,19 @@ fn with_workspace(sql: &mut Sql, columns: &[String]) {
     sql.word(")");
 }
 
-/// `CONSTRAINT … FOREIGN KEY ("workspace_id", "a") REFERENCES "s"."t" ("workspace_id", "id")`.
-/// `own` is the primary key of the table itself, where it refers to itself and is not
-/// there yet.
+/// The columns that are referred to, and whether their key holds the workspace.
+type Target = (Vec<String>, bool);
+
+/// `CONSTRAINT … FOREIGN KEY ("workspace_id", "a") REFERENCES "s"."t" ("workspace_id", "id")`
 fn reference(
     sql: &mut Sql,
     catalog: &Catalog,
-    table: &str,
     one: &Reference,
-    own: Option<&[String]>,
+    (target_columns, scoped): Target,
+    name: &str,
 ) -> Result<(), Unplanned> {
-    let wrong = |reason: String| Unplanned::Invalid(Detail::new("references", reason));
-    let (target_columns, scoped) = match own {
-        Some(key) => {
-            let named = if one.target_columns.is_empty() {
-                key
-            } else {
-                &one.target_columns
-            };
-            (named.to_vec(), true)
-        }
-        None => target_key(catalog, one)?,
-    };
     if target_columns.len() != one.columns.len() {
-        return Err(wrong(format!(
+        return Err(unfit(format!(
             "{} has a key of {} columns, {} refer to it",
             one.table,
             target_columns.len(),
@@ -171,9 +165,7 @@ fn reference(
             sql.word(")");
         }
     };
-    sql.word("CONSTRAINT ")
-        .name(&named(table, &one.columns, "fkey"));
-    sql.word(" FOREIGN KEY ");
+    sql.word("CONSTRAINT ").name(name).word(" FOREIGN KEY ");
     listed(sql, &one.columns);
     sql.word(" REFERENCES ")
         .qualified(&catalog.schema, &one.table)
@@ -199,11 +191,30 @@ fn reference(
     Ok(())
 }
 
-/// The columns that are referred to, and whether their key holds the workspace.
-fn target_key(catalog: &Catalog, one: &Reference) -> Result<(Vec<String>, bool), Unplanned> {
-    let wrong = |reason: String| Unplanned::Invalid(Detail::new("references", reason));
+fn unfit(reason: String) -> Unplanned {
+    Unplanned::Invalid(Detail::new("references", reason))
+}
+
+/// A key of the table that is being made, which refers to itself.
+fn own_key(create: &Create, one: &Reference) -> Result<Target, Unplanned> {
+    let columns = if one.target_columns.is_empty() {
+        &create.primary_key
+    } else {
+        &one.target_columns
+    };
+    let mut keys = create.unique.iter().chain([&create.primary_key]);
+    let same = |key: &Vec<String>| {
+        key.len() == columns.len() && key.iter().all(|name| columns.contains(name))
+    };
+    if columns.is_empty() || !keys.any(same) {
+        return Err(unfit(format!("{} has no such unique key", one.table)));
+    }
+    Ok((columns.clone(), true))
+}
+
+fn target_key(catalog: &Catalog, one: &Reference) -> Result<Target, Unplanned> {
     let Some(target) = catalog.table(&one.table) else {
-        return Err(wrong(format!("there is no table {}", shown(&one.table))));
+        return Err(unfit(format!("there is no table {}", shown(&one.table))));
     };
     let key = if one.target_columns.is_empty() {
         target.keys.iter().find(|key| key.primary)
@@ -211,7 +222,7 @@ fn target_key(catalog: &Catalog, one: &Reference) -> Result<(Vec<String>, bool),
         target.key_of(&one.target_columns)
     };
     let Some(key) = key else {
-        return Err(wrong(format!("{} has no such unique key", one.table)));
+        return Err(unfit(format!("{} has no such unique key", one.table)));
     };
     let columns = if one.target_columns.is_empty() {
         key.columns
@@ -236,9 +247,7 @@ fn indexes(sql: &mut Sql, schema: &str, table: &str, asked: &[Index], references
         if made.contains(&index) {
             continue;
         }
-        sql.word("CREATE INDEX ")
-            .name(&named(table, &index.columns, "idx"));
-        sql.word(" ON ")
+        sql.word("CREATE INDEX ON ")
             .qualified(schema, table)
             .word(" USING ")
             .word(index.method);
@@ -266,17 +275,35 @@ fn comment(sql: &mut Sql, schema: &str, table: &str, text: Option<&str>) {
     }
 }
 
-/// `orders_customer_id_fkey`, cut where it would be too long.
-fn named(table: &str, columns: &[String], kind: &str) -> String {
-    let mut name = table.to_owned();
-    for column in columns {
-        name.push('_');
-        name.push_str(column);
+/// Names of foreign keys, by which an embed may ask for one: `orders_customer_id_fkey`.
+/// They are the table's own, so the catalog of the table tells which are taken.
+struct Names<'a> {
+    table: &'a str,
+    taken: Vec<String>,
+}
+
+impl<'a> Names<'a> {
+    fn new(table: &'a str) -> Self {
+        let taken = Vec::new();
+        Self { table, taken }
     }
-    name.truncate(MAX_NAME - kind.len() - 1);
-    name.push('_');
-    name.push_str(kind);
-    name
+
+    fn of(&mut self, columns: &[String]) -> String {
+        let stem = [self.table, &columns.join("_")].join("_");
+        let name = |nth: usize| {
+            let suffix = match nth {
+                0 => "_fkey".to_owned(),
+                nth => format!("_fkey{nth}"),
+            };
+            // Identifiers that tables are made of are ASCII; an operator's need not be.
+            let end = stem.floor_char_boundary(MAX_NAME - suffix.len());
+            format!("{}{suffix}", stem.get(..end).unwrap_or_default())
+        };
+        let free = (0..).map(name).find(|name| !self.taken.contains(name));
+        let free = free.unwrap_or_default();
+        self.taken.push(free.clone());
+        free
+    }
 }
 
 /// Statements that alter a table: renames see the old columns, additions the new ones.
@@ -301,6 +328,10 @@ pub(crate) fn alter(catalog: &Catalog, table: &Table, alter: &Alter) -> Result<S
     }
     for (old, new) in &alter.rename {
         known(old)?;
+        if alter.rename.iter().any(|(other, _)| other == new) {
+            let reason = format!("cannot give away {} and take it at once", shown(new));
+            return Err(Unplanned::Invalid(Detail::new("renameColumns", reason)));
+        }
         open(&mut sql);
         sql.word("RENAME COLUMN ")
             .name(old)
@@ -317,13 +348,16 @@ pub(crate) fn alter(catalog: &Catalog, table: &Table, alter: &Alter) -> Result<S
     for columns in &alter.unique {
         open(&mut sql);
         sql.word("ADD ");
-        unique(&mut sql, &table.name, columns);
+        unique(&mut sql, columns);
         sql.word("; ");
     }
+    let mut names = Names::new(&table.name);
+    names.taken = table.references.iter().map(|r| r.name.clone()).collect();
     for one in &alter.references {
         open(&mut sql);
         sql.word("ADD ");
-        reference(&mut sql, catalog, &table.name, one, None)?;
+        let target = target_key(catalog, one)?;
+        reference(&mut sql, catalog, one, target, &names.of(&one.columns))?;
         sql.word("; ");
     }
     indexes(
@@ -345,10 +379,7 @@ pub(crate) fn alter(catalog: &Catalog, table: &Table, alter: &Alter) -> Result<S
 /// The statement that drops a table, unless something refers to it.
 pub(crate) fn drop_table(table: &Table) -> String {
     let mut sql = Sql::default();
-    sql.word(match table.kind {
-        crate::catalog::Kind::View => "DROP VIEW ",
-        _ => "DROP TABLE ",
-    });
+    sql.word("DROP TABLE ");
     sql.qualified(&table.schema, &table.name);
     sql.text
 }

@@ -39,6 +39,8 @@ pub(crate) enum Unplanned {
     NoFunction(String),
     /// Not every row of it is guarded.
     NotProtected(String),
+    /// A definition that is the operator's.
+    NotOwn(String),
 }
 
 impl Unplanned {
@@ -64,6 +66,13 @@ impl From<Unplanned> for Failure {
                 format!(
                     "{} is not served: row-level security has to be enabled and forced on a table, and a view \
                      needs security_invoker",
+                    shown(&name)
+                ),
+            ),
+            Unplanned::NotOwn(name) => Failure::new(
+                Code::PermissionDenied,
+                format!(
+                    "{} is a view, or a table that the workspace does not own: its operator alters it",
                     shown(&name)
                 ),
             ),

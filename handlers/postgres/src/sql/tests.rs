@@ -33,6 +33,7 @@ fn table(name: &str, references: Vec<Reference>) -> Table {
         name: name.into(),
         kind: Kind::Table,
         protected: true,
+        own: true,
         comment: None,
         columns: vec![
             column("id", "int8", 'N'),

@@ -269,3 +269,124 @@ async fn a_repeated_definition_is_replayed() {
     assert_eq!(again.headers["location"], first.headers["location"]);
     assert_eq!(again.headers["x-idempotency-replayed"], "true");
 }
+
+/// Keys and indexes share their names with everything in a schema: none that the client
+/// did not choose stands in the way of a table.
+#[tokio::test]
+async fn names_never_collide() {
+    let served = Served::new().await;
+    let workspace = served.workspace().await;
+    let id = json!({"name": "id", "type": "bigint", "primaryKey": true});
+    let long = "x".repeat(62);
+    for body in [
+        json!({"name": "role", "columns": [id]}),
+        json!({"name": "usr", "columns": [id, {"name": "role_id", "type": "bigint", "references": {"table": "role"}}]}),
+        json!({"name": "usr_role", "columns": [id, {"name": "id2", "type": "bigint"}],
+               "foreignKeys": [{"columns": ["id"], "table": "usr"}]}),
+        json!({"name": "ordr", "columns": [{"name": "item_code", "type": "text", "unique": true}]}),
+        json!({"name": "ordr_item", "columns": [{"name": "code", "type": "text", "unique": true}]}),
+        json!({"name": "role_pkey2", "columns": [id]}),
+        json!({"name": "pairs", "columns": [{"name": "a", "type": "int"}, {"name": "b_c", "type": "int"},
+               {"name": "a_b", "type": "int"}, {"name": "c", "type": "int"}, {"name": "j", "type": "jsonb"}],
+               "unique": [["a", "b_c"], ["a_b", "c"]],
+               "indexes": [{"columns": ["c"]}, {"columns": ["c"], "method": "hash"}]}),
+        json!({"name": "twins", "columns": [{"name": "a", "type": "int"}, {"name": "b_c", "type": "int"},
+               {"name": "a_b", "type": "int"}, {"name": "c", "type": "int"}],
+               "foreignKeys": [{"columns": ["a", "b_c"], "table": "pairs", "references": ["a", "b_c"]},
+                               {"columns": ["a_b", "c"], "table": "pairs", "references": ["a", "b_c"]}]}),
+        json!({"name": format!("{long}a"), "columns": [id]}),
+        json!({"name": format!("{long}b"), "columns": [id]}),
+    ] {
+        let answer = served.post(&workspace, "tables", &body).await;
+        assert_eq!(answer.status, 201, "{body}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_refers_to_itself_by_a_key_only() {
+    let served = Served::new().await;
+    let workspace = served.workspace().await;
+    let tree = |target: Value| {
+        json!({"name": "tree", "columns": [
+            {"name": "id", "type": "bigint", "primaryKey": true}, {"name": "code", "type": "text", "unique": true},
+            {"name": "free", "type": "text"},
+            {"name": "up", "type": "text", "references": {"table": "tree", "column": target}},
+        ]})
+    };
+    for target in ["free", "nope"] {
+        let answer = served
+            .post(&workspace, "tables", &tree(json!(target)))
+            .await;
+        assert_eq!(answer.refused().0, 400, "{answer:?}");
+    }
+    served
+        .post(&workspace, "tables", &tree(json!("code")))
+        .await
+        .ok();
+    let keyless = json!({"name": "k", "columns": [{"name": "up", "type": "text", "references": {"table": "k"}}]});
+    let answer = served.post(&workspace, "tables", &keyless).await;
+    assert_eq!(answer.refused().0, 400, "{answer:?}");
+}
+
+#[tokio::test]
+async fn defaults_keep_their_digits() {
+    let served = Served::new().await;
+    let workspace = served.workspace().await;
+    let body = r#"{"name": "t", "columns": [{"name": "a", "type": "int"},
+        {"name": "n", "type": "numeric", "default": 1234567890123456789012345678901234567890},
+        {"name": "j", "type": "json", "default": {"e": 1.10, "k": 1111111111111111111111111111111111111111}}]}"#;
+    Ask::new(&workspace, Method::POST, "tables")
+        .body("application/json", body)
+        .send(&served)
+        .await
+        .ok();
+    let row = served.post(&workspace, "rows/t", &json!({"a": 1})).await;
+    for digits in [
+        "1234567890123456789012345678901234567890",
+        r#"{"e": 1.10, "k": 1111111111111111111111111111111111111111}"#,
+    ] {
+        assert!(row.text().contains(digits), "{row:?}");
+    }
+}
+
+/// What the operator made is the operator's, wherever it stands.
+#[tokio::test]
+async fn the_operators_relations_stay() {
+    let served = Served::new().await;
+    let workspace = made(&served).await;
+    served
+        .seed(
+            &workspace,
+            "RESET ROLE; CREATE VIEW bare AS SELECT id FROM customers;
+             CREATE VIEW invoked WITH (security_invoker) AS SELECT id FROM customers;
+             CREATE MATERIALIZED VIEW kept AS SELECT 1 AS id; CREATE TABLE open (id int);",
+        )
+        .await;
+    for (name, code) in [
+        ("bare", "TABLE_NOT_PROTECTED"),
+        ("invoked", "PERMISSION_DENIED"),
+        ("kept", "TABLE_NOT_PROTECTED"),
+        ("open", "TABLE_NOT_PROTECTED"),
+    ] {
+        let path = format!("tables/{name}");
+        let drop = Ask::new(&workspace, Method::DELETE, &path);
+        assert_eq!(drop.send(&served).await.refused(), (403, code.into()));
+        let alter = Ask::new(&workspace, Method::PATCH, &path).json(&json!({"comment": "mine"}));
+        assert_eq!(alter.send(&served).await.refused(), (403, code.into()));
+    }
+    let left = "SELECT count(*)::text FROM pg_class WHERE relnamespace = '$schema'::regnamespace
+                AND relname IN ('bare', 'invoked', 'kept', 'open')";
+    assert_eq!(served.text(&workspace, left).await.as_deref(), Some("4"));
+}
+
+#[tokio::test]
+async fn names_are_not_exchanged_in_one_request() {
+    let served = Served::new().await;
+    let workspace = made(&served).await;
+    let answer = Ask::new(&workspace, Method::PATCH, "tables/customers")
+        .json(&json!({"renameColumns": {"name": "quote", "quote": "name"}}))
+        .send(&served)
+        .await;
+    assert_eq!(answer.refused().0, 400);
+    assert!(answer.text().contains("renameColumns"), "{answer:?}");
+}
