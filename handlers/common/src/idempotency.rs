@@ -24,6 +24,7 @@ use postern_contract::Code;
 use postern_contract::code::Outcome;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -38,8 +39,11 @@ pub use record::migrate;
 
 /// How long the INSERT of a record waits for another transaction with the same key.
 const RECORD_WAIT: &str = "100ms";
-/// How often work is tried again that lost against another transaction.
-const ATTEMPTS: u32 = 4;
+/// How long work is tried again that lost against other transactions. Of many that change
+/// one thing at once each may lose to all the others.
+const AGAIN_FOR: Duration = Duration::from_secs(2);
+/// The longest pause before an attempt is repeated.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 /// Names one action of one caller.
 #[derive(Clone, Debug)]
@@ -171,11 +175,11 @@ impl Ledger {
         correlation_id: &str,
         work: &impl Work,
     ) -> Result<Reply, Failure> {
-        let mut tries = 0;
+        let mut attempts = Attempts::new();
         let Some(keyed) = keyed else {
             loop {
                 let ended = self.without_key(work).await;
-                match pause_before_retry(&ended, &mut tries) {
+                match attempts.pause(&ended) {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return ended,
                 }
@@ -184,7 +188,7 @@ impl Ledger {
         let claim = claim::Held::keep(self.claims.clone(), &keyed);
         let ended = loop {
             let ended = self.once(&keyed, correlation_id, work).await;
-            match pause_before_retry(&ended, &mut tries) {
+            match attempts.pause(&ended) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => break ended,
             }
@@ -354,12 +358,30 @@ impl Ledger {
     }
 }
 
-/// How long to wait before an attempt is repeated that another transaction was in
-/// the way of; `None`: it stands as it ended.
-fn pause_before_retry<T>(ended: &Result<T, Failure>, tries: &mut u32) -> Option<Duration> {
-    *tries += 1;
-    let lost = matches!(ended, Err(failure) if failure.code() == Code::SerializationFailure);
-    (lost && *tries < ATTEMPTS).then(|| Duration::from_millis(5 << *tries))
+/// Attempts of work that other transactions may be in the way of.
+struct Attempts {
+    until: Instant,
+    longest: Duration,
+}
+
+impl Attempts {
+    fn new() -> Self {
+        Self {
+            until: Instant::now() + AGAIN_FOR,
+            longest: Duration::from_millis(10),
+        }
+    }
+
+    /// How long to wait before the attempt is repeated; `None`: it stands as it ended. At
+    /// random, so that who lost together does not meet again.
+    fn pause<T>(&mut self, ended: &Result<T, Failure>) -> Option<Duration> {
+        let lost = matches!(ended, Err(failure) if failure.code() == Code::SerializationFailure);
+        let mut part = [u8::MAX];
+        let _ = aws_lc_rs::rand::fill(&mut part);
+        let pause = self.longest * u32::from(part[0]) / u32::from(u8::MAX);
+        self.longest = LONGEST_PAUSE.min(self.longest * 2);
+        (lost && Instant::now() + pause < self.until).then_some(pause)
+    }
 }
 
 fn reused() -> Failure {
@@ -405,4 +427,32 @@ fn count(ended: &Result<Ended, Failure>) {
         },
     };
     metrics::counter!("postern_idempotency_total", "result" => result).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_attempts_are_repeated_for_a_while_and_apart() {
+        let began = Instant::now();
+        let (mut attempts, mut pauses) = (Attempts::new(), Vec::new());
+        while let Some(pause) = attempts.pause::<()>(&Err(lost_race())) {
+            tokio::time::sleep(pause).await;
+            pauses.push(pause);
+        }
+        assert!(began.elapsed() <= AGAIN_FOR, "{pauses:?}");
+        // With pauses of 160 ms at most it takes 12 of them to fill the time.
+        assert!(pauses.len() >= 12, "{pauses:?}");
+        pauses.sort();
+        pauses.dedup();
+        assert!(pauses.len() > 3, "{pauses:?}");
+    }
+
+    #[test]
+    fn what_was_decided_stands() {
+        assert!(Attempts::new().pause(&Ok(())).is_none());
+        assert!(Attempts::new().pause::<()>(&Err(in_progress())).is_none());
+        assert!(Attempts::new().pause::<()>(&Err(Failure::Deadline)).is_none());
+    }
 }

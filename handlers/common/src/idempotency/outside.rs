@@ -17,7 +17,7 @@ use postern_contract::Code;
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::sync::Semaphore;
 
-use super::{Ended, Keyed, Ledger, claim, count, in_progress, lost_race, pause_before_retry};
+use super::{Attempts, Ended, Keyed, Ledger, claim, count, in_progress, lost_race};
 use super::{record, sqlstate};
 use crate::{Failure, Reply};
 
@@ -76,10 +76,10 @@ impl Ledger {
             return Ok(reply);
         };
         let claim = claim::Held::keep(self.claims.clone(), &keyed);
-        let mut tries = 0;
+        let mut attempts = Attempts::new();
         let ended = loop {
             let ended = self.outside_once(&keyed, correlation_id, effect).await;
-            match pause_before_retry(&ended, &mut tries) {
+            match attempts.pause(&ended) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => break ended,
             }
@@ -147,6 +147,9 @@ impl Ledger {
 fn nothing_happened(failure: &Failure) -> bool {
     !matches!(
         failure.code(),
-        Code::BackendUnavailable | Code::Internal | Code::SerializationFailure
+        Code::BackendUnavailable
+            | Code::Internal
+            | Code::SerializationFailure
+            | Code::StatementTimeout
     )
 }

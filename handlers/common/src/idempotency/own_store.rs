@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use postern_claims::{Body, Outcome};
 
 use super::{
-    Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown,
-    pause_before_retry, record, reused,
+    Attempts, Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown,
+    record, reused,
 };
 use crate::faults::Faults;
 use crate::{Failure, Reply};
@@ -88,10 +88,10 @@ impl Ledger {
         let claim = keyed
             .as_ref()
             .map(|keyed| claim::Held::keep(self.claims.clone(), keyed));
-        let mut tries = 0;
+        let mut attempts = Attempts::new();
         let decided = loop {
             let decided = attempt().await;
-            match pause_before_retry(&decided, &mut tries) {
+            match attempts.pause(&decided) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => break decided,
             }
