@@ -89,9 +89,18 @@ pub(crate) fn behind(sort: &Sort, position: &str) -> Option<Document> {
     Some(doc! { "$or": places })
 }
 
+/// The server takes every NaN for the same number, of whichever type and sign.
+fn is_nan(value: &Bson) -> bool {
+    match value {
+        Bson::Double(number) => number.is_nan(),
+        Bson::Decimal128(number) => number.to_string().ends_with("NaN"),
+        _ => false,
+    }
+}
+
 /// Values of one key that come after this one.
 fn beyond(path: &str, ascending: bool, value: &Bson) -> Document {
-    let nan = matches!(value, Bson::Double(number) if number.is_nan());
+    let nan = is_nan(value);
     let rank = rank(value);
     let mut any = Vec::new();
     // Within the type; NaN is the smallest number, and compares with none.
@@ -164,6 +173,21 @@ mod tests {
             "another order"
         );
         assert!(position(vec![Bson::Array(Vec::new())]).is_none());
+    }
+
+    #[test]
+    fn nothing_is_behind_itself() {
+        let decimal = |text: &str| Bson::Decimal128(text.parse().unwrap());
+        let equal_to_nan = doc! { "a": { "$eq": f64::NAN } }.to_string();
+        for nan in [Bson::Double(f64::NAN), decimal("NaN"), decimal("-NaN")] {
+            let down = beyond("a", false, &nan).to_string();
+            assert!(!down.contains(&equal_to_nan), "{down}");
+            assert!(!down.contains("$lt"), "{down}");
+            let up = beyond("a", true, &nan).to_string();
+            assert!(up.contains("$gte"), "{up}");
+        }
+        let one = beyond("a", false, &decimal("1")).to_string();
+        assert!(one.contains("$lt") && one.contains(&equal_to_nan), "{one}");
     }
 
     #[test]
