@@ -127,7 +127,7 @@ impl Follow<'_> {
             return Ok(());
         }
         let names: Vec<&str> = known.iter().map(|(schema, _)| schema.as_str()).collect();
-        let lease = self.db.lease_for_catalog().await?;
+        let lease = self.db.lease_for_upkeep().await?;
         let now = fingerprints(lease.client(), &names).await?;
         lease.settle();
         for (schema, fingerprint) in &known {

@@ -127,7 +127,7 @@ impl Fault {
             Self::Refused(failure) => *failure,
             Self::Busy => Failure::new(
                 Code::BackendUnavailable,
-                "this tenant has as many requests under way as it may; retry with the same Idempotency-Key",
+                "this tenant has as many requests under way as it may have; retry with the same Idempotency-Key",
             ),
             Self::TooLarge(bound) => Failure::invalid_field(
                 "limit",
@@ -230,8 +230,8 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
         state if state.starts_with("57P") || state.starts_with("53") || state.starts_with("08") => {
             away(said.message())
         }
-        // A standby, which does not write.
-        "25006" => away(said.message()),
+        // A standby, which does not write; a transaction that was idle for too long.
+        "25006" | "25P03" => away(said.message()),
         state => Failure::internal(format!("{state}: {}", said.message())),
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Catalogs, Live, Table};
 use crate::cluster::Follow;
 use crate::errors::{Doing, Fault};
-use crate::execute::{self, Bounds, Change, Changed, Database, Role, Session, Undecided, Work};
+use crate::execute::{self, Bounds, Change, Changed, Database, Session, Undecided, Work};
 use crate::plan::{Planner, Unplanned};
 use crate::{rows, rpc, tables};
 
@@ -79,7 +79,7 @@ impl Stop {
             Self::Unplanned(why) => why.into(),
             Self::Fault(fault, table) => fault.told(Doing {
                 table: table.as_deref(),
-                removes: false,
+                ..Doing::default()
             }),
         }
     }
@@ -152,7 +152,7 @@ impl Postgres {
         {
             self.db.measure();
             let swept = async {
-                let lease = self.db.lease_for_catalog().await?;
+                let lease = self.db.lease_for_upkeep().await?;
                 while execute::sweep(lease.client()).await? {}
                 lease.settle();
                 Ok::<_, Fault>(())
@@ -179,10 +179,9 @@ impl Postgres {
 
     /// The workspace's catalog.
     pub(crate) async fn catalog(&self, session: &Session) -> Result<Live, Failure> {
-        let role = session.role(Role::Data);
         let live = self
             .catalogs
-            .get(&self.db, &session.schema, &role)
+            .get(&self.db, session)
             .await
             .map_err(|fault| fault.told(Doing::default()))?;
         // The runner has judged whose the workspace is; here it is written beside the data.
@@ -227,8 +226,7 @@ impl Postgres {
     }
 
     async fn newer(&self, session: &Session, old: &Live, sure: bool) -> Option<Live> {
-        let role = session.role(Role::Data);
-        let newer = self.catalogs.suspect(&self.db, old, &role, sure).await;
+        let newer = self.catalogs.suspect(&self.db, session, old, sure).await;
         newer.unwrap_or_else(|error| {
             tracing::warn!(%error, "a schema could not be read again");
             None
@@ -295,6 +293,7 @@ impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
             let doing = Doing {
                 table: planned.table.as_deref(),
                 removes: planned.removes,
+                defines: matches!(planned.work, Work::Tables { .. }),
             };
             match app
                 .db

@@ -17,7 +17,7 @@ use moka::future::Cache;
 
 use super::{Catalog, load};
 use crate::errors::Fault;
-use crate::execute::Database;
+use crate::execute::{Database, Role, Session};
 
 /// Schemas kept at most; beyond it the least used is read again.
 const CAPACITY: u64 = 2_000;
@@ -25,6 +25,8 @@ const CAPACITY: u64 = 2_000;
 const IDLE: Duration = Duration::from_secs(600);
 /// A schema is read anew on suspicion at most so often.
 const AGAIN: Duration = Duration::from_millis(250);
+/// The longest that a schema is read.
+const READING: Duration = Duration::from_secs(10);
 /// Changes remembered one by one; beyond it everything counts as changed.
 const MAX_CHANGES: usize = 20_000;
 
@@ -63,15 +65,20 @@ impl Catalogs {
     }
 
     /// The schema as it is, or was until a change that is not known yet.
-    pub(crate) async fn get(&self, db: &Database, schema: &str, role: &str) -> Result<Live, Fault> {
+    pub(crate) async fn get(&self, db: &Database, session: &Session) -> Result<Live, Fault> {
+        let schema = session.schema.as_str();
         let changed_at = self.changed_at(schema);
         let read = async || {
             let (stamp, read_at) = (self.clock.load(Ordering::SeqCst), Instant::now());
-            let lease = db.lease_for_catalog().await?;
-            let catalog = Arc::new(load(lease.client(), schema, role).await?);
+            let lease = db.lease(session.tenant).await?;
+            let role = session.role(Role::Data);
+            let loading = load(lease.client(), schema, &role);
+            let loaded = tokio::time::timeout(READING, loading).await;
+            let catalog =
+                loaded.map_err(|_| Fault::Away("a schema is read for too long".into()))?;
             lease.settle();
             Ok::<_, Fault>(Live {
-                catalog,
+                catalog: Arc::new(catalog?),
                 stamp,
                 read_at,
             })
@@ -103,17 +110,17 @@ impl Catalogs {
     pub(crate) async fn suspect(
         &self,
         db: &Database,
+        session: &Session,
         old: &Live,
-        role: &str,
         sure: bool,
     ) -> Result<Option<Live>, Fault> {
-        let schema = old.catalog.schema.as_str();
+        let schema = session.schema.as_str();
         let cached = self.cache.get(schema).await;
         let newer = cached.is_some_and(|live| !Arc::ptr_eq(&live.catalog, &old.catalog));
         if (sure || old.read_at.elapsed() >= AGAIN) && !newer {
             self.changed(schema);
         }
-        let new = self.get(db, schema, role).await?;
+        let new = self.get(db, session).await?;
         Ok((new.catalog.fingerprint != old.catalog.fingerprint).then_some(new))
     }
 

@@ -2,8 +2,9 @@
 //!
 //! A tenant has at most its share of the pool under way at once, so one that asks for
 //! slow things leaves connections to the others; what is above its share waits for its
-//! own. A connection whose request was given up in the middle (the client left, the
-//! deadline passed) is cancelled, cleaned and only then used again.
+//! own, in a queue of its own that is bounded, too. A connection whose request was given
+//! up in the middle (the client left, the deadline passed) is cancelled, cleaned and only
+//! then used again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use postern_contract::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 use crate::errors::Fault;
@@ -24,6 +26,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Connections that one tenant has at once at most.
     pub tenant_connections: usize,
+    /// Requests of one tenant that wait for one at most.
+    pub tenant_waiting: usize,
     /// How long a request waits for one.
     pub acquire: Duration,
     /// The longest statement.
@@ -43,7 +47,13 @@ const CLEANING: Duration = Duration::from_secs(2);
 pub(crate) struct Database {
     pool: Pool,
     pub(crate) bounds: Bounds,
-    shares: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    shares: Mutex<HashMap<TenantId, Arc<Share>>>,
+}
+
+/// What a tenant may use at once.
+struct Share {
+    connections: Arc<Semaphore>,
+    queue: Semaphore,
 }
 
 /// Shares remembered at most; beyond it those that nobody uses are forgotten.
@@ -58,7 +68,6 @@ impl Database {
         let manager = Manager::from_config(config, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(bounds.connections)
-            .wait_timeout(Some(bounds.acquire))
             .create_timeout(Some(bounds.acquire))
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
@@ -72,24 +81,37 @@ impl Database {
 
     /// A connection for a tenant's request.
     pub(crate) async fn lease(&self, tenant: TenantId) -> Result<Lease, Fault> {
+        let until = Instant::now() + self.bounds.acquire;
         let share = self.share(tenant);
-        let permit = tokio::time::timeout(self.bounds.acquire, share.acquire_owned())
-            .await
-            .map_err(|_| Fault::Busy)?
-            .map_err(Fault::internal)?;
-        self.connection(Some(permit)).await
+        let permit = match Arc::clone(&share.connections).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _queued = share.queue.try_acquire().map_err(|_| Fault::Busy)?;
+                let freed = Arc::clone(&share.connections).acquire_owned();
+                let freed = tokio::time::timeout_at(until, freed).await;
+                freed.map_err(|_| Fault::Busy)?.map_err(Fault::internal)?
+            }
+        };
+        self.connection(Some(permit), until).await
     }
 
     /// A connection for what is nobody's request.
-    pub(crate) async fn lease_for_catalog(&self) -> Result<Lease, Fault> {
-        self.connection(None).await
+    pub(crate) async fn lease_for_upkeep(&self) -> Result<Lease, Fault> {
+        let until = Instant::now() + self.bounds.acquire;
+        self.connection(None, until).await
     }
 
-    async fn connection(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Lease, Fault> {
-        let object = self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => Fault::Away(described(&error)),
-            other => Fault::Away(other.to_string()),
-        })?;
+    async fn connection(
+        &self,
+        permit: Option<OwnedSemaphorePermit>,
+        until: Instant,
+    ) -> Result<Lease, Fault> {
+        let object = match tokio::time::timeout_at(until, self.pool.get()).await {
+            Ok(Ok(object)) => object,
+            Ok(Err(PoolError::Backend(error))) => return Err(Fault::Away(described(&error))),
+            Ok(Err(other)) => return Err(Fault::Away(other.to_string())),
+            Err(_) => return Err(Fault::Away("all are in use, or none can be made".into())),
+        };
         Ok(Lease {
             object: Some(object),
             settled: AtomicBool::new(false),
@@ -97,13 +119,20 @@ impl Database {
         })
     }
 
-    fn share(&self, tenant: TenantId) -> Arc<Semaphore> {
+    fn share(&self, tenant: TenantId) -> Arc<Share> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if shares.len() >= MAX_SHARES {
             // Whoever waits or works holds a second handle.
-            shares.retain(|_, share| Arc::strong_count(share) > 1);
+            shares.retain(|_, share| {
+                Arc::strong_count(share) > 1 || Arc::strong_count(&share.connections) > 1
+            });
         }
-        let new = || Arc::new(Semaphore::new(self.bounds.tenant_connections));
+        let new = || {
+            Arc::new(Share {
+                connections: Arc::new(Semaphore::new(self.bounds.tenant_connections)),
+                queue: Semaphore::new(self.bounds.tenant_waiting),
+            })
+        };
         Arc::clone(shares.entry(tenant).or_insert_with(new))
     }
 

@@ -256,10 +256,12 @@ impl Database {
 
     /// How many tables a tenant has.
     pub(crate) async fn tables_of(&self, tenant: TenantId) -> Result<i64, Fault> {
-        let lease = self.lease_for_catalog().await?;
-        let tables = records::tables_of(lease.client(), tenant).await?;
+        let lease = self.lease(tenant).await?;
+        let counting = records::tables_of(lease.client(), tenant);
+        let counted = tokio::time::timeout(self.bounds.statement, counting).await;
+        let tables = counted.map_err(|_| Fault::Away("tables are counted for too long".into()))?;
         lease.settle();
-        Ok(tables)
+        Ok(tables?)
     }
 
     /// The second flight.

@@ -14,6 +14,7 @@ mod cases;
 mod isolation;
 mod paging;
 mod schemas;
+mod shares;
 mod support;
 mod tables;
 mod twice;

@@ -132,6 +132,7 @@ pub fn bounds() -> Bounds {
     Bounds {
         connections: 8,
         tenant_connections: 4,
+        tenant_waiting: 100,
         acquire: Duration::from_secs(5),
         statement: Duration::from_secs(5),
         default_rows: 20,

@@ -28,6 +28,8 @@ pub struct Postgres {
     pub max_connections: usize,
     /// Connections that one tenant has at once at most.
     pub tenant_connections: usize,
+    /// Requests of one tenant that wait for one at most.
+    pub tenant_waiting: usize,
     /// How long a request waits for one.
     pub acquire_ms: u64,
     /// The longest statement.
@@ -52,6 +54,7 @@ impl Default for Postgres {
             direct_url_file: None,
             max_connections: 16,
             tenant_connections: 8,
+            tenant_waiting: 128,
             acquire_ms: 2_000,
             statement_ms: 5_000,
             default_rows: 20,
@@ -81,6 +84,10 @@ impl Postgres {
         ensure!(
             (1..self.max_connections).contains(&self.tenant_connections),
             "postgres.tenantConnections: from 1 to below maxConnections, so that one tenant never has all"
+        );
+        ensure!(
+            (1..=100_000).contains(&self.tenant_waiting),
+            "postgres.tenantWaiting: from 1 to 100000"
         );
         ensure!(
             (1..=100_000).contains(&self.max_rows)
@@ -119,6 +126,7 @@ impl Postgres {
         Bounds {
             connections: self.max_connections,
             tenant_connections: self.tenant_connections,
+            tenant_waiting: self.tenant_waiting,
             acquire: Duration::from_millis(self.acquire_ms),
             statement: Duration::from_millis(self.statement_ms),
             default_rows: self.default_rows,
