@@ -453,6 +453,10 @@ mod tests {
     fn what_was_decided_stands() {
         assert!(Attempts::new().pause(&Ok(())).is_none());
         assert!(Attempts::new().pause::<()>(&Err(in_progress())).is_none());
-        assert!(Attempts::new().pause::<()>(&Err(Failure::Deadline)).is_none());
+        assert!(
+            Attempts::new()
+                .pause::<()>(&Err(Failure::Deadline))
+                .is_none()
+        );
     }
 }

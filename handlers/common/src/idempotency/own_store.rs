@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use postern_claims::{Body, Outcome};
 
 use super::{
-    Attempts, Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown,
-    record, reused,
+    Attempts, Ended, Keyed, Ledger, claim, count, in_progress, lost_race, outcome_unknown, record,
+    reused,
 };
 use crate::faults::Faults;
 use crate::{Failure, Reply};
