@@ -75,6 +75,8 @@ pub(crate) struct Doing<'a> {
     pub(crate) table: Option<&'a Table>,
     /// Whether rows are being removed.
     pub(crate) removes: bool,
+    /// Whether a table is being made, altered or dropped.
+    pub(crate) defines: bool,
 }
 
 impl Fault {
@@ -167,6 +169,11 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
             Failure::internal(error.to_string())
         };
     };
+    if doing.defines
+        && let Some(failure) = from_definition(said)
+    {
+        return failure;
+    }
     match said.code().code() {
         "23505" => duplicate(said, doing),
         "23503" => reference(said, doing),
@@ -185,11 +192,6 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
                 format!("the row conflicts with another one by the rule {name}"),
             )
         }
-        // An operator's own function or trigger speaks to the client.
-        "P0001" => {
-            let message: String = said.message().chars().take(500).collect();
-            Failure::new(Code::ConstraintViolation, message)
-        }
         "21000" => Failure::invalid_field("body", "names the same row twice"),
         "42501" => Failure::new(
             Code::PermissionDenied,
@@ -207,7 +209,6 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
         ),
         "42P10" => Failure::invalid_field("onConflict", "must name the columns of a unique key"),
         "428C9" => Failure::invalid_field("body", "writes a column that the database computes"),
-        "42P07" | "42701" | "42710" => Failure::new(Code::DuplicateKey, "it exists already"),
         "2BP01" => Failure::new(
             Code::ForeignKeyViolation,
             "something else in the workspace refers to it",
@@ -232,8 +233,46 @@ fn from_database(error: &tokio_postgres::Error, doing: Doing<'_>) -> Failure {
         }
         // A standby, which does not write; a transaction that was idle for too long.
         "25006" | "25P03" => away(said.message()),
+        // An operator's own function or trigger speaks to the client, by a code of its own.
+        state if state == "P0001" || said.routine() == Some("exec_stmt_raise") => spoken(said),
         state => Failure::internal(format!("{state}: {}", said.message())),
     }
+}
+
+/// What `RAISE` says.
+fn spoken(said: &DbError) -> Failure {
+    let message: String = said.message().chars().take(500).collect();
+    Failure::new(Code::ConstraintViolation, message)
+}
+
+/// What stands in the way of a definition.
+fn from_definition(said: &DbError) -> Option<Failure> {
+    let (field, reason) = match said.code().code() {
+        "42P07" | "42710" => {
+            let message = "there is a relation of this name already";
+            return Some(Failure::new(Code::DuplicateKey, message));
+        }
+        "42701" => {
+            let message = "there is a column of this name already";
+            return Some(Failure::new(Code::DuplicateKey, message));
+        }
+        "42703" => ("columns", "does not hold a column that is named elsewhere"),
+        "42704" => (
+            "indexes",
+            "use a method, or a key, that the column's type does not have",
+        ),
+        "42804" | "42883" => ("references", "refer to columns of another type"),
+        "0A000" => ("indexes", "ask for more columns than the method takes"),
+        "42830" => ("references", "refer to columns that are no unique key"),
+        "54011" => ("columns", "are more than a table holds"),
+        "23502" => (
+            "addColumns",
+            "need a default where rows exist and null is refused",
+        ),
+        state if state.starts_with("22") => ("default", "is not a value of the column's type"),
+        _ => return None,
+    };
+    Some(Failure::invalid_field(field, reason))
 }
 
 /// A value that its type does not take. PostgreSQL's text would repeat it.

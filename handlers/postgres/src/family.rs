@@ -79,7 +79,7 @@ impl Stop {
             Self::Unplanned(why) => why.into(),
             Self::Fault(fault, table) => fault.told(Doing {
                 table: table.as_deref(),
-                removes: false,
+                ..Doing::default()
             }),
         }
     }
@@ -293,6 +293,7 @@ impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
             let doing = Doing {
                 table: planned.table.as_deref(),
                 removes: planned.removes,
+                defines: matches!(planned.work, Work::Tables { .. }),
             };
             match app
                 .db
