@@ -15,12 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use postern_claims::ClaimStore;
 use postern_context::OpeningKeys;
@@ -30,12 +28,13 @@ use tracing::Instrument as _;
 use crate::call::UnreadBody;
 use crate::idempotency::Pending;
 use crate::unseal::{Admitted, unseal};
-use crate::{Call, Caller, Failure, Reply, Router, etag, telemetry};
+use crate::{Body, Call, Caller, Failure, Reply, Router, etag, telemetry};
 
 /// Time-outs of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// The whole request; reads are cancelled, mutations go on in their task.
+    /// The whole request, to the last byte of its answer; reads are cancelled, mutations go
+    /// on in their task.
     pub request: Duration,
     /// From the first to the last byte of a body.
     pub body: Duration,
@@ -101,12 +100,12 @@ impl Chain {
     }
 
     /// Answers one request; there is always an answer.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let span = telemetry::traces::request(request.method(), request.headers());
         self.traced(request).instrument(span).await
     }
 
-    async fn traced(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn traced(&self, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let method = head.method.clone();
@@ -126,7 +125,8 @@ impl Chain {
         let result = judged
             .unwrap_or_else(|panic| Err(Failure::Panicked(telemetry::panic_message(&*panic))));
         let reply = match result {
-            Ok(reply) if is_read(&method) && reply.status == StatusCode::OK => {
+            // A digest over what is not there yet cannot stand in front of it.
+            Ok(reply) if is_read(&method) && reply.status == StatusCode::OK && reply.is_whole() => {
                 etag::conditional(reply, &conditions)
             }
             Ok(reply) => reply,
@@ -152,7 +152,7 @@ impl Chain {
             trace: trace.as_deref(),
             took: started.elapsed(),
         });
-        complete(reply, &known)
+        complete(reply, &known, started + self.times.request)
     }
 
     async fn judge(
@@ -245,8 +245,9 @@ fn now_ms() -> u64 {
 }
 
 /// The headers that every answer carries.
-fn complete(reply: Reply, known: &Known) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(reply.body));
+fn complete(mut reply: Reply, known: &Known, deadline: Instant) -> Response<Body> {
+    let body = Body::of(&mut reply, deadline.into(), &known.correlation_id);
+    let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     let headers = response.headers_mut();
@@ -281,6 +282,7 @@ fn complete(reply: Reply, known: &Known) -> Response<Full<Bytes>> {
 mod tests {
     use std::sync::Mutex;
 
+    use bytes::Bytes;
     use http::header::RETRY_AFTER;
     use http_body_util::{BodyExt, Empty};
     use hyper_util::rt::TokioIo;

@@ -37,5 +37,5 @@ pub use call::{Call, no_workspace};
 pub use caller::{Caller, PLATFORM_ROLES, Scope, TENANT_ROLES};
 pub use chain::{Chain, Denial, DenialLog, Times};
 pub use failure::{Failure, Refusal};
-pub use reply::Reply;
+pub use reply::{Body, Reply};
 pub use router::{Mismatch, Router};

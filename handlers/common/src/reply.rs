@@ -1,12 +1,19 @@
-//! What a handler answers: complete, so that it can be kept for replays.
+//! What a handler answers: complete, so that it can be kept for replays. A long list may
+//! follow as it comes ([`Reply::flowing`]); that is for reads only.
+
+mod body;
 
 use bytes::Bytes;
+use futures::Stream;
 use http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use postern_contract::Envelope;
 use serde::Serialize;
 
 use crate::Failure;
+
+pub use body::Body;
+use body::Rest;
 
 /// Headers that a record keeps beside status and body.
 pub(crate) const KEPT_HEADERS: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, ETAG];
@@ -18,8 +25,10 @@ pub struct Reply {
     pub status: StatusCode,
     /// The family's own headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body, or how it begins.
     pub body: Bytes,
+    /// What follows it.
+    rest: Option<Rest>,
     /// Whether it is the kept outcome of an earlier request.
     pub replayed: bool,
 }
@@ -46,8 +55,28 @@ impl Reply {
             status,
             headers,
             body: body.into(),
+            rest: None,
             replayed: false,
         }
+    }
+
+    /// An answer that goes on behind these bytes. Whoever raises a failure on the way
+    /// breaks the body off: a part is never taken for the whole.
+    pub fn flowing(
+        status: StatusCode,
+        content_type: HeaderValue,
+        begin: impl Into<Bytes>,
+        rest: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
+    ) -> Self {
+        let mut reply = Self::bytes(status, content_type, begin);
+        reply.rest = Some(Rest::new(rest));
+        reply
+    }
+
+    /// Whether the body is all of it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.rest.is_none()
     }
 
     /// An answer without a body.
@@ -57,6 +86,7 @@ impl Reply {
             status,
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            rest: None,
             replayed: false,
         }
     }
