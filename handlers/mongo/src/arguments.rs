@@ -8,7 +8,7 @@ use postern_contract::Detail;
 use serde_json::Value;
 
 use crate::render::Form;
-use crate::wall::{At, Budget, Filter, Projection, Refused, Sort, value};
+use crate::wall::{At, Budget, Filter, Projection, Refused, Sort, json, value};
 
 /// The default and the greatest number of documents in a page.
 const LIMITS: (u32, u32) = (20, 1_000);
@@ -128,9 +128,7 @@ fn number(text: &str, least: u32, most: u32, cut: bool) -> Result<u32, String> {
 
 fn whole_filter(text: &str, budget: &mut Budget) -> Result<Filter, Refused> {
     let at = At::root("filter");
-    let json: Value =
-        serde_json::from_str(text).map_err(|error| at.refused(format!("is no JSON: {error}")))?;
-    match value(json, &at)? {
+    match value(json(text.as_bytes(), &at)?, &at)? {
         Bson::Document(filter) => Filter::read(&filter, budget, &at),
         _ => Err(at.refused("must be an object")),
     }
@@ -142,7 +140,7 @@ fn condition(path: &str, text: &str, budget: &mut Budget) -> Result<Filter, Refu
     let root = At::root("filter");
     let at = root.field(path);
     let (operator, rest) = text.split_once(':').unwrap_or(("", text));
-    let compare = |operator, text: &str| Filter::compare(path, operator, scalar(text), &at);
+    let compare = |operator, text: &str| Filter::compare(path, operator, scalar(text, &at)?, &at);
     match operator {
         "eq" => compare("$eq", rest),
         "ne" => compare("$ne", rest),
@@ -163,7 +161,14 @@ fn condition(path: &str, text: &str, budget: &mut Budget) -> Result<Filter, Refu
 }
 
 /// A single value: a JSON scalar, an instant, an ObjectId, else the text itself.
-fn scalar(text: &str) -> Bson {
+fn scalar(text: &str, at: &At<'_>) -> Result<Bson, Refused> {
+    if crate::wall::is_beyond(text) {
+        return Err(at.refused(crate::wall::BEYOND));
+    }
+    Ok(plain(text))
+}
+
+fn plain(text: &str) -> Bson {
     match serde_json::from_str::<Value>(text) {
         Ok(Value::Null) => return Bson::Null,
         Ok(Value::Bool(value)) => return Bson::Boolean(value),
@@ -209,7 +214,7 @@ fn list(text: &str, at: &At<'_>) -> Result<Vec<Bson>, Refused> {
             rest.find(',').unwrap_or(rest.len())
         };
         let (one, after) = rest.split_at(end);
-        values.push(scalar(one));
+        values.push(scalar(one, at)?);
         if values.len() > MAX_LIST {
             return Err(at.refused(format!(
                 "must have at most {MAX_LIST} values; filter={{…}} takes more"
@@ -314,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_not_rounded() {
+        for bad in [
+            "filter.n=9223372036854775808",
+            "filter.n=gt:-9223372036854775809",
+            "filter.n=in:1,18446744073709551617",
+            "filter=%7B%22n%22:18446744073709551617%7D",
+        ] {
+            let told = read(bad).unwrap_err().verdict().details.first().cloned();
+            assert!(told.unwrap().reason.contains("$numberDecimal"), "{bad}");
+        }
+        let text = filter("filter.n=%229223372036854775808%22");
+        assert_eq!(text, doc! {"n": {"$eq": "9223372036854775808"}});
+    }
+
+    #[test]
     fn every_bad_argument_is_listed() {
         let failure = read("filter._tenantId=x&filter.$where=1&filter=%5B%5D&limit=-1&skip=x&count=all&json=x&sort=_tenantId&other=1").unwrap_err();
         let mut named: Vec<_> = failure
@@ -357,7 +377,7 @@ mod tests {
         /// Whatever a client writes as a value stays a value.
         #[test]
         fn values_are_never_operators(text in "[${}\":a-z0-9\\[\\],]{0,40}") {
-            prop_assert!(!matches!(scalar(&text), Bson::Document(_) | Bson::Array(_)));
+            prop_assert!(!matches!(plain(&text), Bson::Document(_) | Bson::Array(_)));
         }
     }
 }

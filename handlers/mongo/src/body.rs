@@ -4,9 +4,8 @@ use bson::{Bson, Document};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use postern_common::{Call, Failure};
-use serde_json::Value;
 
-use crate::wall::{At, value};
+use crate::wall::{At, json, value};
 
 /// Reads the body as one value.
 ///
@@ -25,9 +24,8 @@ pub(crate) async fn read(call: &mut Call) -> Result<(Bytes, Bson), Failure> {
         return Err(Failure::unsupported(&call.route.media_types));
     }
     let body = call.body().await?;
-    let json: Value = serde_json::from_slice(&body)
-        .map_err(|error| Failure::invalid_field("body", format!("must be JSON: {error}")))?;
-    let value = value(json, &At::root("body"))?;
+    let at = At::root("body");
+    let value = value(json(&body, &at)?, &at)?;
     Ok((body, value))
 }
 

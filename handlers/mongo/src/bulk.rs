@@ -145,7 +145,14 @@ fn operation_of(
         Some(Bson::Boolean(upsert)) => *upsert,
         Some(_) => return Err(at.field("upsert").refused("must be true or false")),
     };
-    let filter = |budget: &mut Budget| Filter::read(object("filter")?, budget, &at.field("filter"));
+    let filter = |budget: &mut Budget| {
+        let at = at.field("filter");
+        let filter = Filter::read(object("filter")?, budget, &at)?;
+        if upsert {
+            filter.upserts(&at)?;
+        }
+        Ok(filter)
+    };
     Ok(match kind {
         "insertOne" => {
             let fields = object("document")?;

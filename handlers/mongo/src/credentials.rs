@@ -24,7 +24,7 @@ use crate::collections::VIEWS;
 use crate::failure::{failure, is_there_already, number};
 use crate::family::{Mongo, Place};
 use crate::store::HOME;
-use crate::wall::{At, Refused, collection};
+use crate::wall::{At, Refused, barrier, collection};
 
 const DEFAULT_TTL_S: i64 = 3_600;
 const MAX_TTL_S: i64 = 86_400;
@@ -129,11 +129,18 @@ impl New {
         let database = &self.place.database;
         for name in &self.collections {
             self.place.need(name).await?;
+            // The barrier: what the user asks of the view meets its documents only.
             let [matched, unset] = self.place.wall.head();
-            let view = doc! { "create": format!("{VIEWS}{name}"), "viewOn": name, "pipeline": [matched, unset] };
+            let pipeline = vec![matched, unset, barrier()];
+            let view = doc! { "create": format!("{VIEWS}{name}"), "viewOn": name, "pipeline": pipeline.clone() };
             match database.run_command(view).await {
-                Err(error) if !is_there_already(&error) => return Err(failure(error)),
-                _ => {}
+                // One of an earlier form is brought up to date.
+                Err(error) if is_there_already(&error) => {
+                    let view = doc! { "collMod": format!("{VIEWS}{name}"), "viewOn": name, "pipeline": pipeline };
+                    database.run_command(view).await.map_err(failure)?;
+                }
+                Err(error) => return Err(failure(error)),
+                Ok(_) => {}
             }
         }
         let ttl = i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX);

@@ -562,7 +562,9 @@ fn sort_array(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expre
     let by_at = at.field("sortBy");
     let by = match needed(arguments, "sortBy", at)? {
         Bson::Document(fields) => {
-            Bson::Document(super::projection::Sort::read(fields, budget, &by_at)?.to_bson())
+            Bson::Document(budget
+                .inside(|budget| super::projection::Sort::read(fields, budget, &by_at))?
+                .to_bson())
         }
         direction => Bson::Int32(super::projection::direction(direction, &by_at)?),
     };

@@ -8,7 +8,7 @@
 use bson::{Bson, Document, doc};
 
 use super::expression::Expression;
-use super::{At, Budget, Refused, array, object, path, string, whole};
+use super::{At, Budget, Refused, array, object, path, pattern, string, value, whole};
 
 /// Conditions that all hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,6 +81,41 @@ const TESTS: [&str; 21] = [
     "$bitsAnySet",
     "$bitsAnyClear",
 ];
+
+/// What `$type` knows, by name and by number.
+const TYPES: [(&str, i32); 22] = [
+    ("double", 1),
+    ("string", 2),
+    ("object", 3),
+    ("array", 4),
+    ("binData", 5),
+    ("undefined", 6),
+    ("objectId", 7),
+    ("bool", 8),
+    ("date", 9),
+    ("null", 10),
+    ("regex", 11),
+    ("dbPointer", 12),
+    ("javascript", 13),
+    ("symbol", 14),
+    ("javascriptWithScope", 15),
+    ("int", 16),
+    ("timestamp", 17),
+    ("long", 18),
+    ("decimal", 19),
+    ("minKey", -1),
+    ("maxKey", 127),
+    // Any of the four.
+    ("number", 1),
+];
+
+fn is_type(value: &Bson) -> bool {
+    TYPES.iter().any(|(name, number)| match value {
+        Bson::String(text) => text == name,
+        Bson::Int32(code) => code == number,
+        _ => false,
+    })
+}
 
 /// Items of one `$in`, `$nin`, `$all`, `$and`, `$or`, `$nor`.
 const MAX_ITEMS: usize = 1_000;
@@ -159,14 +194,53 @@ impl Filter {
         self
     }
 
-    /// The filter as the server takes it. Every condition stands in a document of its
-    /// own, so that none replaces another on the same field.
+    /// The filter as the server takes it, of documents that nobody else's are among.
     pub(crate) fn to_bson(&self) -> Document {
+        self.behind(None)
+    }
+
+    /// The same where others' are: what it computes, it computes only where this
+    /// expression holds. Every condition stands in a document of its own, so that none
+    /// replaces another on the same field.
+    pub(super) fn behind(&self, holds: Option<&Bson>) -> Document {
+        let behind = |condition: &Condition| condition.behind(holds);
         match self.0.as_slice() {
             [] => Document::new(),
-            [one] => one.to_bson(),
-            many => doc! { "$and": many.iter().map(Condition::to_bson).collect::<Vec<_>>() },
+            [one] => behind(one),
+            many => doc! { "$and": many.iter().map(behind).collect::<Vec<_>>() },
         }
+    }
+
+    /// What it computes.
+    pub(super) fn expressions(&self) -> Vec<&Expression> {
+        let of = |condition| match condition {
+            &Condition::Logic(_, ref filters) => {
+                filters.iter().flat_map(Self::expressions).collect()
+            }
+            Condition::Expression(expression) => vec![expression],
+            Condition::Field(..) => Vec::new(),
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
+    /// Whether a document that it describes may be stored: an upsert takes the values
+    /// that it names as equal.
+    ///
+    /// # Errors
+    /// What may not, and where it stands.
+    pub(crate) fn upserts(&self, at: &At<'_>) -> Result<(), Refused> {
+        self.0.iter().try_for_each(|condition| match condition {
+            Condition::Logic("$nor", _) => Ok(()),
+            Condition::Logic(operator, filters) => {
+                let at = at.field(operator);
+                filters.iter().try_for_each(|filter| filter.upserts(&at))
+            }
+            Condition::Expression(_) => Err(at.field("$expr").refused("does not go with upsert")),
+            Condition::Field(path, tests) => {
+                let at = at.field(path);
+                tests.iter().try_for_each(|test| test.upserts(path, &at))
+            }
+        })
     }
 }
 
@@ -191,11 +265,11 @@ fn condition(
     if name.starts_with('$') {
         return Err(at.unknown("operator", &TOP));
     }
-    let path = path::field_path(name).map_err(|rule| at.refused(rule))?;
+    let path = budget.path(name, at)?;
     let tests = match value {
         Bson::Document(operators) if has_operators(operators) => tests(operators, budget, at)?,
         Bson::RegularExpression(regex) => {
-            vec![pattern(&regex.pattern, &regex.options, budget, at)?]
+            vec![searched(&regex.pattern, &regex.options, budget, at)?]
         }
         value => vec![Test::Compare("$eq", literal(value, at)?)],
     };
@@ -243,7 +317,7 @@ fn literal(value: &Bson, at: &At<'_>) -> Result<Bson, Refused> {
     }
 }
 
-fn pattern(
+fn searched(
     pattern: &str,
     options: &str,
     budget: &mut Budget,
@@ -304,11 +378,7 @@ fn test(
                 Bson::Array(types) => types.as_slice(),
                 one => std::slice::from_ref(one),
             };
-            if types
-                .iter()
-                .all(|one| matches!(one, Bson::String(_) | Bson::Int32(_)))
-                && !types.is_empty()
-            {
+            if !types.is_empty() && types.iter().all(is_type) {
                 Ok(Test::Type(types.to_vec()))
             } else {
                 Err(at.refused("must be the name or number of a BSON type, or a list of them"))
@@ -321,13 +391,13 @@ fn test(
             };
             match value {
                 Bson::RegularExpression(regex) => {
-                    pattern(&regex.pattern, &regex.options, budget, at)
+                    searched(&regex.pattern, &regex.options, budget, at)
                 }
-                text => pattern(string(text, at)?, options, budget, at),
+                text => searched(string(text, at)?, options, budget, at),
             }
         }
         "$not" => match value {
-            Bson::RegularExpression(regex) => Ok(Test::Not(vec![pattern(
+            Bson::RegularExpression(regex) => Ok(Test::Not(vec![searched(
                 &regex.pattern,
                 &regex.options,
                 budget,
@@ -348,7 +418,10 @@ fn test(
             filter if filter.contains_key("$expr") => {
                 Err(at.refused("takes no $expr: it sees the document, not the element"))
             }
-            filter => Ok(Test::Element(Filter::read(filter, budget, at)?)),
+            filter => {
+                let filter = budget.inside(|budget| Filter::read(filter, budget, at))?;
+                Ok(Test::Element(filter))
+            }
         },
         "$size" => Ok(Test::Size(whole(value, 0, i64::from(i32::MAX), at)?)),
         "$mod" => match array(value, at)? {
@@ -366,12 +439,19 @@ fn test(
 }
 
 impl Condition {
-    fn to_bson(&self) -> Document {
+    fn behind(&self, holds: Option<&Bson>) -> Document {
         match self {
             Self::Logic(operator, filters) => {
-                doc! { *operator: filters.iter().map(Filter::to_bson).collect::<Vec<_>>() }
+                let filters = filters.iter().map(|filter| filter.behind(holds));
+                doc! { *operator: filters.collect::<Vec<_>>() }
             }
-            Self::Expression(expression) => doc! { "$expr": expression.to_bson() },
+            Self::Expression(expression) => {
+                let expression = expression.to_bson();
+                match holds {
+                    None => doc! { "$expr": expression },
+                    Some(holds) => doc! { "$expr": { "$cond": [holds, expression, false] } },
+                }
+            }
             Self::Field(path, tests) => doc! { path: together(tests) },
         }
     }
@@ -388,6 +468,24 @@ fn together(tests: &[Test]) -> Document {
 }
 
 impl Test {
+    /// As [`Filter::upserts`].
+    fn upserts(&self, path: &str, at: &At<'_>) -> Result<(), Refused> {
+        let values = match self {
+            Self::Compare("$eq", value) => std::slice::from_ref(value),
+            Self::List("$in" | "$all", values) => values,
+            _ => return Ok(()),
+        };
+        if path.starts_with("_id.") {
+            return Err(at.refused("makes an _id that is an object"));
+        }
+        values.iter().try_for_each(|value| {
+            if path == "_id" {
+                value::id_type(value, at)?;
+            }
+            value::stored(value, at)
+        })
+    }
+
     fn add(&self, operators: &mut Document) {
         match self {
             Self::Compare(operator, value) => operators.insert(*operator, value.clone()),
@@ -398,7 +496,7 @@ impl Test {
                 if !options.is_empty() {
                     operators.insert("$options", options);
                 }
-                operators.insert("$regex", pattern)
+                operators.insert("$regex", pattern::bounded(pattern))
             }
             Self::Not(tests) => operators.insert("$not", together(tests)),
             Self::ElementValue(tests) => operators.insert("$elemMatch", together(tests)),

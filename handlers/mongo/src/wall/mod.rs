@@ -6,7 +6,9 @@
 //!               → rebuilt as BSON, with the tenant's predicate wherever documents are read
 //! ```
 //!
-//! A leading `$match` is not enough: `$lookup` reads another collection past it. So
+//! A leading `$match` is not enough: `$lookup` reads another collection past it, and the
+//! server puts conditions in an order of its own, so that an expression may meet another
+//! tenant's document before the predicate does and tell of it by its error. So
 //! nothing a client sends is handed on as it came. Each stage, operator and option
 //! that may pass has a place in a tree; what has none is refused with its name and
 //! where it stands. The tenant's two fields are nobody's to name: they are not read,
@@ -16,6 +18,7 @@
 mod expression;
 mod filter;
 mod path;
+mod pattern;
 mod pipeline;
 mod projection;
 mod update;
@@ -23,7 +26,7 @@ mod value;
 
 use std::fmt;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, bson, doc};
 use postern_common::Failure;
 use postern_contract::Detail;
 
@@ -32,7 +35,7 @@ pub(crate) use path::{collection, field_path};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use projection::{Projection, Sort};
 pub(crate) use update::Update;
-pub(crate) use value::{document, id, number, value};
+pub(crate) use value::{BEYOND, document, id, is_beyond, json, number, value};
 
 /// The field of every document that says whose tenant's it is.
 pub(crate) const TENANT: &str = "_tenantId";
@@ -72,11 +75,19 @@ impl Wall {
         doc! { TENANT: &self.tenant, WORKSPACE: &self.workspace }
     }
 
+    /// The predicate as an expression.
+    fn holds(&self) -> Bson {
+        let is =
+            |field: &str, value: &str| doc! { "$eq": [format!("${field}"), { "$literal": value }] };
+        bson!({ "$and": [is(TENANT, &self.tenant), is(WORKSPACE, &self.workspace)] })
+    }
+
     /// The workspace's documents of which this holds too. The client's own filter
-    /// stands in a list of its own, so nothing in it replaces the predicate.
+    /// stands in a list of its own, so nothing in it replaces the predicate; and what it
+    /// computes, it computes of the workspace's documents, whatever comes first.
     pub(crate) fn and(&self, filter: &Filter) -> Document {
         let mut whole = self.predicate();
-        let filter = filter.to_bson();
+        let filter = filter.behind(Some(&self.holds()));
         if !filter.is_empty() {
             whole.insert("$and", vec![Bson::Document(filter)]);
         }
@@ -90,13 +101,19 @@ impl Wall {
         document
     }
 
-    /// What every pipeline over a collection begins with.
+    /// What every pipeline over a collection begins with. A condition that computes
+    /// something has [`barrier`] in front of it.
     pub(crate) fn head(&self) -> [Document; 2] {
         [
             doc! { "$match": self.predicate() },
             doc! { "$unset": [TENANT, WORKSPACE] },
         ]
     }
+}
+
+/// A stage that lets everything by, and that the server moves no condition across.
+pub(crate) fn barrier() -> Document {
+    doc! { "$limit": i64::MAX }
 }
 
 /// What was refused, and why.
@@ -199,6 +216,8 @@ pub(crate) struct Budget {
     vars: Vec<String>,
     /// Whether documents have lost the tenant's fields there: only then `$$ROOT` is open.
     stripped: bool,
+    /// Whether names are those of a nested object, which may be like the tenant's fields.
+    nested: bool,
 }
 
 impl Default for Budget {
@@ -210,6 +229,7 @@ impl Default for Budget {
             regexes: MAX_REGEXES,
             vars: Vec::new(),
             stripped: false,
+            nested: false,
         }
     }
 }
@@ -274,8 +294,28 @@ impl Budget {
         read
     }
 
-    /// A pattern that the server may compile: bounded, and without what makes one slow
-    /// to fail. The server's own time limit bounds the rest.
+    /// Reads something whose names are those of a nested object.
+    fn inside<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let before = std::mem::replace(&mut self.nested, true);
+        let read = read(self);
+        self.nested = before;
+        read
+    }
+
+    /// A path where names are read now.
+    fn path<'p>(&self, path: &'p str, at: &At<'_>) -> Result<&'p str, Refused> {
+        let checked = if self.nested {
+            path::nested_path(path)
+        } else {
+            path::field_path(path)
+        };
+        checked.map_err(|rule| at.refused(rule))
+    }
+
+    /// A pattern that the server may compile, as [`pattern`] has it.
     fn regex(&mut self, pattern: &str, options: &str, at: &At<'_>) -> Result<(), Refused> {
         take(&mut self.regexes, at, "regular expressions", MAX_REGEXES)?;
         if pattern.len() > MAX_REGEX {
@@ -285,7 +325,7 @@ impl Budget {
             return Err(at.refused("is a pattern with a NUL"));
         }
         match options.chars().find(|option| !"imsx".contains(*option)) {
-            None => Ok(()),
+            None => pattern::check(pattern, options, at),
             Some(option) => Err(at.refused(format!(
                 "has the option `{}`; allowed are i, m, s, x",
                 option.escape_default()

@@ -53,14 +53,22 @@ pub(super) fn field_name(name: &str) -> Result<(), &'static str> {
 /// # Errors
 /// The rule, when the path breaks it.
 pub(crate) fn field_path(path: &str) -> Result<&str, String> {
+    let root = path.split('.').next().unwrap_or_default();
+    if [TENANT, WORKSPACE].contains(&root) {
+        return Err(format!("names {root}, which is not part of your documents"));
+    }
+    nested_path(path)
+}
+
+/// The same within an object of a document, where any name may stand.
+///
+/// # Errors
+/// The rule, when the path breaks it.
+pub(super) fn nested_path(path: &str) -> Result<&str, String> {
     if path.len() > MAX_PATH {
         return Err(format!("is a path of more than {MAX_PATH} bytes"));
     }
     let mut segments = path.split('.');
-    let root = segments.clone().next().unwrap_or_default();
-    if [TENANT, WORKSPACE].contains(&root) {
-        return Err(format!("names {root}, which is not part of your documents"));
-    }
     if segments.clone().count() > MAX_SEGMENTS {
         return Err(format!("is a path of more than {MAX_SEGMENTS} fields"));
     }
@@ -72,9 +80,13 @@ pub(crate) fn field_path(path: &str) -> Result<&str, String> {
 
 /// The same for the path of an update, where `$[]` stands for all elements of an array.
 pub(super) fn update_path<'p>(path: &'p str, at: &At<'_>) -> Result<&'p str, Refused> {
-    let plain = path.replace(".$[].", ".0.");
-    let plain = plain.strip_suffix(".$[]").unwrap_or(&plain);
-    field_path(plain).map_err(|rule| at.refused(rule))?;
+    let mut segments: Vec<_> = path.split('.').collect();
+    for segment in segments.iter_mut().skip(1) {
+        if *segment == "$[]" {
+            *segment = "0";
+        }
+    }
+    field_path(&segments.join(".")).map_err(|rule| at.refused(rule))?;
     if path == "_id" || path.starts_with("_id.") {
         return Err(at.refused("changes _id, which stays as it is"));
     }
@@ -135,5 +147,25 @@ mod tests {
             assert!(field_path(bad).is_err(), "{bad}");
         }
         assert!(field_path(&"a.".repeat(MAX_SEGMENTS + 1)).is_err());
+        assert!(field_path(&"a".repeat(MAX_PATH + 1)).is_err());
+        assert!(nested_path("_tenantId").is_ok());
+    }
+
+    #[test]
+    fn paths_of_updates() {
+        for good in ["a.$[]", "a.$[].b", "a.$[].$[].b", "a.$[].$[]"] {
+            assert!(update_path(good, &At::root("u")).is_ok(), "{good}");
+        }
+        for bad in [
+            "$[]",
+            "$[].a",
+            "a.$",
+            "a.$[x]",
+            "_id",
+            "_id.x",
+            "_tenantId.$[]",
+        ] {
+            assert!(update_path(bad, &At::root("u")).is_err(), "{bad}");
+        }
     }
 }

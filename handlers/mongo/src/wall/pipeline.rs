@@ -8,7 +8,7 @@ use bson::{Bson, Document, doc};
 
 use super::expression::{Accumulator, Expression, computed, variables};
 use super::projection::Sort;
-use super::{At, Budget, Filter, Refused, Wall, array, object, path, string, whole};
+use super::{At, Budget, Filter, Refused, Wall, array, barrier, object, path, string, whole};
 
 /// The stages of a client.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -133,7 +133,16 @@ impl Pipeline {
     }
 
     fn stages(&self, wall: &Wall) -> impl Iterator<Item = Document> {
-        self.0.iter().map(move |stage| stage.to_bson(wall))
+        self.0.iter().flat_map(move |stage| {
+            // A condition that the server moved would meet others' documents, or these
+            // before the stages that they were to go through.
+            let computes =
+                matches!(stage, Stage::Match(filter) if !filter.expressions().is_empty());
+            computes
+                .then(barrier)
+                .into_iter()
+                .chain([stage.to_bson(wall)])
+        })
     }
 }
 
@@ -262,7 +271,7 @@ fn shown(
     let mut read = Vec::with_capacity(fields.len());
     for (name, value) in fields {
         let at = at.field(name);
-        path::field_path(name).map_err(|rule| at.refused(rule))?;
+        budget.path(name, &at)?;
         budget.node(&at)?;
         let what = match value {
             Bson::Boolean(shown) => Shown::Plain(*shown),
@@ -273,7 +282,8 @@ fn shown(
                 return Err(at.refused("must not be empty"));
             }
             Bson::Document(nested) if !nested.keys().any(|name| name.starts_with('$')) => {
-                Shown::Nested(budget.deeper(&at, |budget| shown(nested, budget, &at))?)
+                let read = |budget: &mut Budget| shown(nested, budget, &at);
+                Shown::Nested(budget.deeper(&at, |budget| budget.inside(read))?)
             }
             expression => Shown::Computed(Expression::read(expression, budget, &at)?),
         };

@@ -30,7 +30,7 @@ impl Projection {
     /// # Errors
     /// When it mixes the two or names what is not there.
     pub(crate) fn read(text: &str, at: &At<'_>) -> Result<Self, Refused> {
-        let (mut shown, mut hidden) = (Vec::new(), Vec::new());
+        let (mut shown, mut hidden) = (Vec::<String>::new(), Vec::<String>::new());
         for name in text.split(',').map(str::trim) {
             let (list, name) = match name.strip_prefix('-') {
                 Some(name) => (&mut hidden, name),
@@ -38,6 +38,11 @@ impl Projection {
             };
             let path = path::field_path(name).map_err(|rule| at.refused(rule))?;
             list.push(path.to_owned());
+        }
+        for paths in [&shown, &hidden] {
+            if let Some(both) = overlap(paths) {
+                return Err(at.refused(format!("names {both} and what is in it, or twice")));
+            }
         }
         match (shown.is_empty(), hidden.as_slice()) {
             (true, _) => Ok(Self::Exclude(hidden)),
@@ -73,6 +78,17 @@ impl Projection {
     }
 }
 
+/// A path that is also the beginning of another one.
+fn overlap(paths: &[String]) -> Option<&str> {
+    let mut sorted: Vec<Vec<&str>> = paths.iter().map(|path| path.split('.').collect()).collect();
+    sorted.sort();
+    let found = sorted.windows(2).find_map(|pair| match pair {
+        [one, next] if next.starts_with(one) => Some(one.join(".")),
+        _ => None,
+    })?;
+    paths.iter().map(String::as_str).find(|path| *path == found)
+}
+
 /// Fields, each with 1 or -1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sort(pub(crate) Vec<(String, i32)>);
@@ -88,7 +104,7 @@ impl Sort {
         for (name, value) in fields {
             let at = at.field(name);
             budget.node(&at)?;
-            let path = path::field_path(name).map_err(|rule| at.refused(rule))?;
+            let path = budget.path(name, &at)?;
             keys.push((path.to_owned(), direction(value, &at)?));
         }
         Self::bounded(keys, at)
@@ -156,7 +172,16 @@ mod tests {
         );
         assert_eq!(read("a, b.c").unwrap().to_bson(), doc! {"a": 1, "b.c": 1});
         assert_eq!(read("a,-_id").unwrap().to_bson(), doc! {"a": 1, "_id": 0});
-        for bad in ["", "a,-b", "_tenantId", "-_workspaceId", "a,,b", "$a"] {
+        for bad in [
+            "",
+            "a,-b",
+            "_tenantId",
+            "-_workspaceId",
+            "a,,b",
+            "$a",
+            "a,a",
+            "a.b,ab,a",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -198,7 +198,9 @@ fn each(
     let sort = match modifiers.get("$sort") {
         None => None,
         Some(Bson::Document(fields)) => {
-            let sort = super::projection::Sort::read(fields, budget, &at.field("$sort"))?;
+            let sort = budget.inside(|budget| {
+                super::projection::Sort::read(fields, budget, &at.field("$sort"))
+            })?;
             Some(Bson::Document(sort.to_bson()))
         }
         Some(value) => Some(Bson::Int32(direction(value, &at.field("$sort"))?)),
@@ -231,7 +233,8 @@ fn pull(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Change, Refuse
         let filter = Filter::read(&doc! { ELEMENT: condition.clone() }, budget, at)?;
         return Ok(Change::PullValues(filter));
     }
-    Ok(Change::PullDocuments(Filter::read(condition, budget, at)?))
+    let filter = budget.inside(|budget| Filter::read(condition, budget, at))?;
+    Ok(Change::PullDocuments(filter))
 }
 
 impl Change {
@@ -300,6 +303,18 @@ mod tests {
                 doc! {"$pull": {"a": {"b": {"$eq": 3}}}},
             ),
             (doc! {"$pull": {"a": 3}}, doc! {"$pull": {"a": 3}}),
+            (
+                doc! {"$pull": {"a": {"_tenantId": 3}}},
+                doc! {"$pull": {"a": {"_tenantId": {"$eq": 3}}}},
+            ),
+            (
+                doc! {"$push": {"a": {"$each": [], "$sort": {"_tenantId": 1}}}},
+                doc! {"$push": {"a": {"$each": [], "$sort": {"_tenantId": 1}}}},
+            ),
+            (
+                doc! {"$set": {"a.$[].$[].b": 1}},
+                doc! {"$set": {"a.$[].$[].b": 1}},
+            ),
             (doc! {"$rename": {"a": "b"}}, doc! {"$rename": {"a": "b"}}),
             (
                 doc! {"$currentDate": {"a": {"$type": "date"}}},

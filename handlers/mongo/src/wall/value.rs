@@ -24,7 +24,56 @@ pub(crate) fn value(json: Value, at: &At<'_>) -> Result<Bson, Refused> {
     Ok(value)
 }
 
-/// Depth and numbers, before anything recurses over the value again.
+/// Text as JSON, every whole number of which an int64 holds: the parser would round others.
+///
+/// # Errors
+/// Where it is no JSON, or names a number that is not kept.
+pub(crate) fn json(text: &[u8], at: &At<'_>) -> Result<Value, Refused> {
+    let json = serde_json::from_slice(text)
+        .map_err(|error| at.refused(format!("must be JSON: {error}")))?;
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        match byte {
+            b'"' => rest = after_string(after),
+            b'-' | b'0'..=b'9' => {
+                let part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                let end = rest.iter().position(|byte| !part(byte));
+                let (number, after) = rest.split_at(end.unwrap_or(rest.len()));
+                if is_beyond(&String::from_utf8_lossy(number)) {
+                    return Err(at.refused(BEYOND));
+                }
+                rest = after;
+            }
+            _ => rest = after,
+        }
+    }
+    Ok(json)
+}
+
+/// What follows a string's closing quote.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    loop {
+        match rest {
+            [b'\\', _, after @ ..] => rest = after,
+            [b'"', after @ ..] => return after,
+            [_, after @ ..] => rest = after,
+            [] => return rest,
+        }
+    }
+}
+
+/// What to do with a whole number that is none of 64 bits.
+pub(crate) const BEYOND: &str = "has a whole number outside -2^63 to 2^63-1; write it as {\"$numberDecimal\": \"…\"}, or in quotes as a text";
+
+/// Whether this is a whole number in JSON, but none that an int64 holds.
+#[must_use]
+pub(crate) fn is_beyond(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    whole && (digits == "0" || !digits.starts_with('0')) && text.parse::<i64>().is_err()
+}
+
+/// Depth, before anything recurses over the value again.
 fn shallow(json: &Value, left: usize, at: &At<'_>) -> Result<(), Refused> {
     let deeper = || {
         left.checked_sub(1)
@@ -41,9 +90,7 @@ fn shallow(json: &Value, left: usize, at: &At<'_>) -> Result<(), Refused> {
                 .values()
                 .try_for_each(|field| shallow(field, left, at))
         }
-        Value::Number(number) if number.is_u64() && !number.is_i64() => Err(
-            at.refused("has a whole number above 2^63-1; write it as {\"$numberDecimal\": \"…\"}")
-        ),
+        Value::Number(number) if number.is_u64() && !number.is_i64() => Err(at.refused(BEYOND)),
         _ => Ok(()),
     }
 }
@@ -84,6 +131,14 @@ pub(crate) fn stored(value: &Bson, at: &At<'_>) -> Result<(), Refused> {
         Bson::RegularExpression(_) | Bson::MinKey | Bson::MaxKey => {
             Err(at.refused("is of a type that is for filters only"))
         }
+        // The server would store its own clock, and the answer would not be what is stored.
+        Bson::Timestamp(bson::Timestamp {
+            time: 0,
+            increment: 0,
+        }) => {
+            Err(at
+                .refused("is the timestamp {t: 0, i: 0}; use $currentDate for the server's clock"))
+        }
         _ => Ok(()),
     }
 }
@@ -106,7 +161,7 @@ pub(crate) fn document(document: &Document, at: &At<'_>) -> Result<(), Refused> 
     Ok(())
 }
 
-fn id_type(id: &Bson, at: &At<'_>) -> Result<(), Refused> {
+pub(super) fn id_type(id: &Bson, at: &At<'_>) -> Result<(), Refused> {
     match id {
         Bson::ObjectId(_)
         | Bson::String(_)
@@ -133,7 +188,7 @@ pub(crate) fn id(text: &str) -> Bson {
     }
     match serde_json::from_str(text) {
         Ok(Value::String(text)) => Some(Bson::String(text)),
-        Ok(Value::Number(it)) => number(&it),
+        Ok(Value::Number(it)) if !is_beyond(text) => number(&it),
         _ => None,
     }
     .unwrap_or_else(|| Bson::String(text.to_owned()))
@@ -158,6 +213,31 @@ mod tests {
 
     fn read(json: Value) -> Result<Bson, Refused> {
         value(json, &At::root("document"))
+    }
+
+    #[test]
+    fn whole_numbers_are_not_rounded() {
+        let read = |text: &str| json(text.as_bytes(), &At::root("body"));
+        for good in [
+            "9223372036854775807",
+            "[-9223372036854775808, 0, -0]",
+            "{\"9223372036854775808\": \"\\\"9223372036854775808\"}",
+            "[1e30, 18446744073709551617.0, -1.5E+300]",
+        ] {
+            read(good).unwrap();
+        }
+        for bad in [
+            "9223372036854775808",
+            "{\"a\": [1, -9223372036854775809]}",
+            "{\"a\\\\\": 18446744073709551617}",
+            "[1,123456789012345678901234567890]",
+        ] {
+            assert!(
+                read(bad).unwrap_err().reason.contains("$numberDecimal"),
+                "{bad}"
+            );
+        }
+        assert!(read("{\"a\":").is_err());
     }
 
     #[test]
@@ -191,6 +271,7 @@ mod tests {
             json!({"a\0": 1}),
             json!({"_tenantId": "x"}),
             json!({"_id": [1]}),
+            json!({"a": {"$timestamp": {"t": 0, "i": 0}}}),
         ] {
             let Ok(Bson::Document(fields)) = read(bad.clone()) else {
                 continue;
@@ -216,6 +297,10 @@ mod tests {
         assert_eq!(
             id("18446744073709551615"),
             Bson::String("18446744073709551615".into())
+        );
+        assert_eq!(
+            id("18446744073709551617"),
+            Bson::String("18446744073709551617".into())
         );
     }
 }
