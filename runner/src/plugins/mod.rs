@@ -15,6 +15,7 @@
 
 pub mod address_limit;
 pub mod authorize;
+mod cache;
 pub mod context;
 pub mod correlation_id;
 pub mod headers;

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use futures::FutureExt as _;
-use moka::sync::Cache;
 use postern_contract::{TenantId, WorkspaceId};
 use postern_directory::directory_client::DirectoryClient;
 use postern_directory::get_request::Key;
@@ -35,6 +34,7 @@ use tokio::sync::watch::Sender;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
+use crate::plugins::cache;
 pub(in crate::plugins) use address::Address;
 pub use address::DirectoryTls;
 use flights::Flights;
@@ -47,6 +47,8 @@ const AWAY: Duration = Duration::from_secs(1);
 /// How long an id without an entry is remembered, and how many of them.
 const MISSING: Duration = Duration::from_secs(5);
 const MAX_MISSING: u64 = 10_000;
+
+type Entries = cache::Entries<Box<str>, Arc<Entry>, RandomState>;
 
 /// A tenant or a workspace.
 #[derive(Debug)]
@@ -78,8 +80,8 @@ pub(super) struct Directory {
     max_staleness: Duration,
     /// Replaced whenever the watch breaks.
     connection: Sender<DirectoryClient<Channel>>,
-    known: Cache<Box<str>, Arc<Entry>, RandomState>,
-    missing: Cache<Box<str>, Arc<Entry>, RandomState>,
+    known: Entries,
+    missing: Entries,
     flights: Flights,
     /// The epoch of the watch; 0: there is none. Read by every request.
     live: AtomicU64,
@@ -89,11 +91,7 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn new(address: Address, max_staleness: Duration, capacity: u64) -> Self {
-        let cache = |capacity| {
-            Cache::builder()
-                .max_capacity(capacity)
-                .build_with_hasher(RandomState::new())
-        };
+        let cache = |capacity| cache::with_room(capacity, RandomState::new());
         Self {
             connection: Sender::new(address.client()),
             address,
@@ -237,7 +235,7 @@ impl Directory {
             Some(_) => (&self.known, &self.missing),
             None => (&self.missing, &self.known),
         };
-        other.invalidate(id);
+        other.remove(id);
         in_it.insert(id.into(), Arc::clone(&entry));
         entry
     }
@@ -247,7 +245,7 @@ impl Directory {
     fn drop_older(&self, id: &str, revision: u64) {
         for cache in [&self.known, &self.missing] {
             if cache.get(id).is_some_and(|entry| entry.revision < revision) {
-                cache.invalidate(id);
+                cache.remove(id);
             }
         }
     }

@@ -4,13 +4,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use ahash::{AHasher, RandomState};
-use moka::sync::Cache;
 
 use super::introspection::Standing;
 use super::issuer::Issuer;
 use super::keys::Key;
 use super::revocations::Marks;
 use crate::Identity;
+use crate::plugins::cache::{Entries, with_room};
 
 /// What stays true of a verified token for as long as its key is accepted.
 pub(super) struct Verified {
@@ -32,7 +32,9 @@ pub(super) struct Verified {
 
 /// The verified tokens of this process, by their bytes: a hit is equal to what was
 /// verified, byte for byte. A hash of its end under seeds that nobody knows finds it.
-pub(super) struct Tokens(Cache<Box<[u8]>, Arc<Verified>, ByTheEnd>);
+pub(super) struct Tokens(ByBytes<Arc<Verified>>);
+
+type ByBytes<V> = Entries<Box<[u8]>, V, ByTheEnd>;
 
 /// Hashes the last bytes of a token. They belong to its signature: two tokens that
 /// were verified differ there, and the rest of one would only take longer to hash.
@@ -70,11 +72,7 @@ impl Hasher for EndHasher {
 impl Tokens {
     /// Room for as many tokens.
     pub(super) fn new(capacity: u64) -> Self {
-        Self(
-            Cache::builder()
-                .max_capacity(capacity)
-                .build_with_hasher(ByTheEnd::default()),
-        )
+        Self(with_room(capacity, ByTheEnd::default()))
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<Arc<Verified>> {
@@ -86,7 +84,7 @@ impl Tokens {
     }
 
     pub(super) fn remove(&self, token: &[u8]) {
-        self.0.invalidate(token);
+        self.0.remove(token);
     }
 }
 
@@ -107,13 +105,12 @@ mod tests {
             hashes.hash_one(&b"short"[..]),
             hashes.hash_one(&b"other"[..])
         );
-        let cache: Cache<Box<[u8]>, u8, ByTheEnd> =
-            Cache::builder().max_capacity(10).build_with_hasher(hashes);
+        let cache: ByBytes<u8> = with_room(10, hashes);
         cache.insert(token("mine").into(), 1);
         cache.insert(b"short"[..].into(), 2);
-        assert_eq!(cache.get(&*token("mine")), Some(1));
+        assert_eq!(cache.get(&token("mine")[..]), Some(1));
         assert_eq!(
-            cache.get(&*token("hers")),
+            cache.get(&token("hers")[..]),
             None,
             "the same signature says nothing"
         );
