@@ -32,7 +32,22 @@ pub fn decoded_segments(path: &[u8]) -> Result<Vec<Cow<'_, str>>, PathError> {
         return Err(PathError::Nul);
     }
     let path = path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-    Ok(path.split('/').map(Cow::Borrowed).collect())
+    Ok(cut(path).map(Cow::Borrowed).collect())
+}
+
+/// Cuts at slashes, like `split`, which is made for longer pieces than a path's.
+fn cut(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let path = rest?;
+        let slash = path.bytes().position(|byte| byte == b'/');
+        let (segment, behind) = match slash.and_then(|at| path.split_at_checked(at)) {
+            Some((segment, behind)) => (segment, behind.get(1..)),
+            None => (path, None),
+        };
+        rest = behind;
+        Some(segment)
+    })
 }
 
 /// The segments of a path as the client sent it: split, then decoded (a handler's reading).
@@ -41,7 +56,7 @@ pub fn decoded_segments(path: &[u8]) -> Result<Vec<Cow<'_, str>>, PathError> {
 /// When the path is not absolute, or a decoded segment is not UTF-8 or holds NUL.
 pub fn raw_segments(path: &str) -> Result<Vec<Cow<'_, str>>, PathError> {
     let path = path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-    path.split('/')
+    cut(path)
         .map(|segment| {
             let text = percent_decode(segment.as_bytes())
                 .decode_utf8()

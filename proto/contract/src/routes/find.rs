@@ -2,7 +2,6 @@
 //! parameters before tails. Look-up is linear in the path's segments.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use http::Method;
 
@@ -53,7 +52,8 @@ pub enum Match<'p> {
 
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    literals: HashMap<String, Tree>,
+    /// Few in each place: going over them is faster than hashing one.
+    literals: Vec<(String, Tree)>,
     param: Option<Box<Tree>>,
     tail: Vec<usize>,
     /// Routes that end here, by index.
@@ -65,7 +65,7 @@ impl Tree {
         let mut node = self;
         for segment in &route.segments {
             node = match segment {
-                Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
+                Segment::Literal(text) => node.literal(text),
                 Segment::Param(_) => node.param.get_or_insert_default(),
                 Segment::Tail(_) => {
                     node.tail.push(index);
@@ -77,24 +77,45 @@ impl Tree {
         Ok(())
     }
 
-    /// The routes whose templates fit, most literal first.
-    fn fitting<'t>(&'t self, segments: &[Cow<'_, str>], found: &mut Vec<&'t [usize]>) {
+    /// The subtree behind a literal, made if there is none.
+    fn literal(&mut self, text: &str) -> &mut Tree {
+        let known = self.literals.iter().position(|(known, _)| known == text);
+        let at = known.unwrap_or_else(|| {
+            self.literals.push((text.to_owned(), Tree::default()));
+            self.literals.len() - 1
+        });
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "it is there, or was just put there"
+        )]
+        &mut self.literals[at].1
+    }
+
+    /// Goes over the routes whose templates fit, most literal first, until one is `wanted`.
+    fn fitting<T>(
+        &self,
+        segments: &[Cow<'_, str>],
+        wanted: &mut impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
         let Some((first, rest)) = segments.split_first() else {
-            if !self.here.is_empty() {
-                found.push(&self.here);
-            }
-            return;
+            return self.here.iter().copied().find_map(wanted);
         };
-        if let Some(next) = self.literals.get(&**first) {
-            next.fitting(rest, found);
+        let literal = self.literals.iter().find(|(text, _)| text == first);
+        if let Some((_, next)) = literal
+            && let Some(found) = next.fitting(rest, wanted)
+        {
+            return Some(found);
         }
         // An empty segment is no value: `/v1/tenants/` is not `/v1/tenants/:tenantId`.
-        if let Some(next) = self.param.as_ref().filter(|_| !first.is_empty()) {
-            next.fitting(rest, found);
+        if let Some(next) = self.param.as_ref().filter(|_| !first.is_empty())
+            && let Some(found) = next.fitting(rest, wanted)
+        {
+            return Some(found);
         }
-        if !self.tail.is_empty() && !segments.iter().any(|s| matches!(&**s, "" | "." | "..")) {
-            found.push(&self.tail);
+        if self.tail.is_empty() || segments.iter().any(|s| matches!(&**s, "" | "." | "..")) {
+            return None;
         }
+        self.tail.iter().copied().find_map(wanted)
     }
 }
 
@@ -129,27 +150,24 @@ impl RouteTable {
         } else {
             method
         };
-        let mut found = Vec::new();
-        self.tree.fitting(&segments, &mut found);
-        let fitting = || {
-            found
-                .iter()
-                .copied()
-                .flatten()
-                .filter_map(|index| self.routes.get(*index))
-        };
-        if let Some(route) = fitting().find(|route| route.method == *wanted) {
+        let route = |index| self.routes.get(index);
+        let of_method = |route: &&Route| route.method == *wanted;
+        let mut found = |index| route(index).filter(of_method);
+        if let Some(route) = self.tree.fitting(&segments, &mut found) {
             return Match::Found(route, params(route, segments));
         }
         let mut allow: Vec<&'static str> = Vec::new();
-        for route in fitting() {
+        let mut note = |index| {
+            let route = route(index)?;
             let also = (route.method == Method::GET).then_some("HEAD");
             for method in std::iter::once(route.method.as_str()).chain(also) {
                 if !allow.contains(&method) {
                     allow.push(method);
                 }
             }
-        }
+            None::<()>
+        };
+        self.tree.fitting(&segments, &mut note);
         if allow.is_empty() {
             Match::NotFound
         } else {
