@@ -113,7 +113,7 @@ impl<'a> Request<'a> {
 
     /// Every value of a header, by any spelling of its name.
     pub fn header_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
-        let named = move |n: &[u8]| n.eq_ignore_ascii_case(name.as_bytes());
+        let named = move |n: &[u8]| same_name(n, name.as_bytes());
         self.headers()
             .filter(move |(n, _)| named(n))
             .map(|(_, value)| value.unwrap_or_default())
@@ -222,6 +222,11 @@ impl<'a> Request<'a> {
         }
         (self.edits, self.facts)
     }
+}
+
+/// Whether two names are one header's. Names come in lower case, and are equal then.
+pub(crate) fn same_name(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && (one == other || one.eq_ignore_ascii_case(other))
 }
 
 /// Variables are short; what is longer is a mistake or an attack.

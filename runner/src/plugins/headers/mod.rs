@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::no_route::{no_text, not_allowed, not_found};
 use super::preflight::is_preflight;
+use crate::request::same_name;
 use crate::{Flow, Plugin, Reply, Request};
 use media_type::MediaType;
 
@@ -79,6 +80,32 @@ const SINGLE: [&str; 13] = [
     "range",
     "traceparent",
 ];
+
+/// For each length of a name which of [`SINGLE`] have it, a bit each: most headers are
+/// told from all of them by that.
+const OF_LENGTH: [u16; 32] = {
+    let mut of_length = [0; 32];
+    let mut at = 0;
+    while at < SINGLE.len() {
+        of_length[SINGLE[at].len()] |= 1 << at;
+        at += 1;
+    }
+    of_length
+};
+
+/// Which of [`SINGLE`] a name is, in any spelling.
+fn single(name: &[u8]) -> Option<usize> {
+    let mut left = OF_LENGTH.get(name.len()).copied().unwrap_or_default();
+    while left != 0 {
+        let at = left.trailing_zeros() as usize;
+        let is = |single: &&str| same_name(single.as_bytes(), name);
+        if SINGLE.get(at).is_some_and(is) {
+            return Some(at);
+        }
+        left &= left - 1;
+    }
+    None
+}
 
 impl Headers {
     /// A plugin for a deployment that serves these API versions.
@@ -174,15 +201,14 @@ fn few_enough(request: &Request<'_>) -> Result<(), Reply> {
 }
 
 fn none_repeated(request: &Request<'_>) -> Result<(), Reply> {
-    let mut seen = [false; SINGLE.len()];
+    let mut seen = 0_u16;
     for (name, _) in request.headers() {
-        let of_name = |single: &&str| single.as_bytes().eq_ignore_ascii_case(name);
-        let Some(at) = SINGLE.iter().position(of_name) else {
+        let Some(at) = single(name) else {
             continue;
         };
-        if let Some(seen) = seen.get_mut(at)
-            && std::mem::replace(seen, true)
-        {
+        let before = seen;
+        seen |= 1 << at;
+        if seen == before {
             let name = SINGLE.get(at).copied().unwrap_or_default();
             // The key's own code says the same and names the form besides.
             let code = match name {
