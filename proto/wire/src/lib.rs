@@ -18,6 +18,7 @@ pub mod frame;
 pub mod message;
 mod method;
 pub mod read;
+mod rewrite;
 pub mod verify;
 mod view;
 pub mod write;

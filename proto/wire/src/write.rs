@@ -2,7 +2,8 @@
 //!
 //! A buffer is built back to front, so the frame's header is written last: the
 //! builder leaves room for a length in front of the buffer, and the header takes
-//! that room. The frame goes to the socket without another copy.
+//! that room. The frame goes to the socket without another copy. Rewrites, the answers to
+//! nearly all calls, are laid out by hand (`rewrite.rs`).
 
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, WIPOffset};
 
@@ -104,6 +105,8 @@ pub(crate) type Texts = WIPOffset<Vector<'static, ForwardsUOffset<a6::TextEntry<
 pub struct Writer {
     pub(crate) builder: FlatBufferBuilder<'static>,
     entries: Vec<WIPOffset<a6::TextEntry<'static>>>,
+    /// The last frame that was written without the builder.
+    by_hand: Vec<u8>,
 }
 
 impl Writer {
@@ -175,28 +178,11 @@ impl Writer {
         id: u32,
         rewrite: &Rewrite<'_, P>,
     ) -> Result<&[u8], TooLarge> {
-        use a6::httpreq_call::{Action, Resp, RespArgs, Rewrite, RewriteArgs};
-        self.begin();
-        let body = self.bytes(rewrite.body)?;
-        let resp_headers = self.entries(rewrite.resp_headers)?;
-        let args = self.entries(rewrite.args)?;
-        let headers = self.entries(rewrite.headers)?;
-        let path = rewrite.path.map(|path| self.text(path)).transpose()?;
-        let rewrite = RewriteArgs {
-            path,
-            headers,
-            args,
-            resp_headers,
-            body,
-        };
-        let action = Some(Rewrite::create(&mut self.builder, &rewrite).as_union_value());
-        let root = RespArgs {
-            id,
-            action_type: Action::Rewrite,
-            action,
-        };
-        let root = Resp::create(&mut self.builder, &root);
-        self.finish(FrameType::HttpReqCall, root)
+        if self.by_hand.capacity() > KEEP {
+            self.by_hand = Vec::new();
+        }
+        crate::rewrite::write(&mut self.by_hand, id, rewrite)?;
+        Ok(&self.by_hand)
     }
 
     /// Asks the gateway for something during a call.
