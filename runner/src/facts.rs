@@ -6,7 +6,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use postern_context::{Claim, RateLimit};
+pub use postern_context::Claim;
+
+/// The state of a limit.
+pub type RateLimit = postern_context::RateLimitView<'static>;
 
 /// The facts of one request. `'a` is the request's frame: facts may borrow from it.
 #[derive(Debug, Default)]

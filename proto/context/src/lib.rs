@@ -22,4 +22,4 @@ pub use postern_contract::key_file::KeyFileError;
 pub use keys::{OpeningKeys, SealingKeys};
 pub use message::{Claim, Context, PathParam, RateLimit};
 pub use seal::{MAX_HEADER_LEN, NOT_BEFORE_SLACK, OpenError, VALIDITY};
-pub use view::View;
+pub use view::{RateLimitView, View};

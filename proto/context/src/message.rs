@@ -123,20 +123,30 @@ impl RateLimit {
     /// draft-ietf-httpapi-ratelimit-headers-11 has them.
     #[must_use]
     pub fn fields(&self) -> (String, String) {
-        let Self {
+        let (policy, partition) = (&self.policy, &self.partition);
+        rate_limit_fields(
             policy,
-            limit,
-            remaining,
-            reset_after,
-            ..
-        } = self;
-        let pk = match self.partition.as_slice() {
-            [] => String::new(),
-            partition => format!(";pk=:{}:", BASE64_STANDARD.encode(partition)),
-        };
-        (
-            format!("\"{policy}\";r={remaining};t={reset_after}{pk}"),
-            format!("\"{policy}\";q={limit};w=60{pk}"),
+            self.limit,
+            self.remaining,
+            self.reset_after,
+            partition,
         )
     }
+}
+
+pub(crate) fn rate_limit_fields(
+    policy: &str,
+    limit: u32,
+    remaining: u32,
+    reset_after: u64,
+    partition: &[u8],
+) -> (String, String) {
+    let pk = match partition {
+        [] => String::new(),
+        partition => format!(";pk=:{}:", BASE64_STANDARD.encode(partition)),
+    };
+    (
+        format!("\"{policy}\";r={remaining};t={reset_after}{pk}"),
+        format!("\"{policy}\";q={limit};w=60{pk}"),
+    )
 }

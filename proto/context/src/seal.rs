@@ -15,7 +15,8 @@ static ENCODER: std::sync::LazyLock<base64::engine::Simd> = std::sync::LazyLock:
     base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD)
 });
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ENCODER: base64::engine::GeneralPurpose = BASE64;
+static ENCODER: std::sync::LazyLock<base64::engine::GeneralPurpose> =
+    std::sync::LazyLock::new(|| BASE64);
 
 /// How long a context opens after it was sealed.
 pub const VALIDITY: Duration = Duration::from_secs(60);
@@ -69,16 +70,19 @@ impl SealingKeys {
             // Keys are derived for every family when the file is read.
             return Vec::new();
         };
-        let len = VERSION.len() + kid.len() + message.len() * 4 / 3 + 52;
+        // Exactly: a header with memory to spare would be copied, or bring a counter of its own.
+        let tag = base64_len(hmac::HMAC_SHA256.tag_len());
+        let len = VERSION.len() + kid.len() + base64_len(message.len()) + tag + 3;
         let mut header = Vec::with_capacity(len);
         header.extend_from_slice(VERSION.as_bytes());
         header.push(b'.');
         header.extend_from_slice(kid.as_bytes());
         header.push(b'.');
         let tag = mac(key, &header, message);
-        push_base64(message, &mut header);
+        push_base64(&*ENCODER, message, &mut header);
         header.push(b'.');
-        push_base64(tag.as_ref(), &mut header);
+        // Of a tag's length more than half is left to the other one's slow end.
+        push_base64(&BASE64, tag.as_ref(), &mut header);
         header
     }
 }
@@ -91,12 +95,17 @@ fn mac(key: &hmac::Key, prefix: &[u8], message: &[u8]) -> hmac::Tag {
     context.sign()
 }
 
+/// Without padding.
+fn base64_len(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
 /// Appends in place: the engine's own way over a `String` checks its UTF-8 again.
-fn push_base64(bytes: &[u8], to: &mut Vec<u8>) {
+fn push_base64(encoder: &impl base64::Engine, bytes: &[u8], to: &mut Vec<u8>) {
     let start = to.len();
-    to.resize(start + (bytes.len() * 4).div_ceil(3), 0);
+    to.resize(start + base64_len(bytes.len()), 0);
     if let Some(room) = to.get_mut(start..) {
-        let written = ENCODER.encode_slice(bytes, room);
+        let written = encoder.encode_slice(bytes, room);
         debug_assert!(written.is_ok_and(|written| written == room.len()));
     }
 }

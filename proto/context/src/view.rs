@@ -4,9 +4,10 @@
 
 use std::net::IpAddr;
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_varint};
 
-use crate::{Claim, RateLimit};
+use crate::Claim;
+use crate::message::rate_limit_fields;
 
 /// The fields of a [`Context`](crate::Context), which says what they mean.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,9 +28,37 @@ pub struct View<'a> {
     pub client_address: Option<IpAddr>,
     pub correlation_id: &'a str,
     pub claim: Option<&'a Claim>,
-    pub rate_limit: Option<&'a RateLimit>,
+    pub rate_limit: Option<&'a RateLimitView<'a>>,
     pub body_limit: u64,
     pub api_version: &'a str,
+}
+
+/// The fields of a [`RateLimit`](crate::RateLimit), which says what they mean. Every request
+/// has one or two, so it holds nothing on the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `RateLimit`")]
+pub struct RateLimitView<'a> {
+    pub policy: &'a str,
+    pub limit: u32,
+    pub burst: u32,
+    pub remaining: u32,
+    pub reset: u64,
+    pub reset_after: u64,
+    pub partition: [u8; 8],
+}
+
+impl RateLimitView<'_> {
+    /// As [`RateLimit::fields`](crate::RateLimit::fields).
+    #[must_use]
+    pub fn fields(&self) -> (String, String) {
+        rate_limit_fields(
+            self.policy,
+            self.limit,
+            self.remaining,
+            self.reset_after,
+            &self.partition,
+        )
+    }
 }
 
 /// Most contexts are shorter.
@@ -43,7 +72,10 @@ impl View<'_> {
         message.text(2, self.route);
         message.text(3, self.method);
         for (name, value) in self.params {
-            message.param(4, name, value);
+            message.nested(4, |param| {
+                param.text(1, name);
+                param.text(2, value);
+            });
         }
         message.text(5, self.issuer);
         message.text(6, self.subject);
@@ -63,8 +95,16 @@ impl View<'_> {
         if let Some(claim) = self.claim {
             prost::encoding::message::encode(16, claim, &mut message.0);
         }
-        if let Some(rate_limit) = self.rate_limit {
-            prost::encoding::message::encode(17, rate_limit, &mut message.0);
+        if let Some(of) = self.rate_limit {
+            message.nested(17, |limit| {
+                limit.text(1, of.policy);
+                limit.number(2, of.limit.into());
+                limit.number(3, of.burst.into());
+                limit.number(4, of.remaining.into());
+                limit.number(5, of.reset);
+                limit.number(6, of.reset_after);
+                limit.bytes(7, &of.partition);
+            });
         }
         message.number(18, self.body_limit);
         message.number(19, issued_at_ms);
@@ -85,54 +125,73 @@ impl Message {
     }
 
     fn item(&mut self, tag: u32, text: &str) {
-        encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        self.len(text.len());
-        self.0.extend_from_slice(text.as_bytes());
+        self.bytes(tag, text.as_bytes());
     }
 
+    fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+        self.varint(key(tag, WireType::LengthDelimited));
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Nearly all are short.
     #[inline]
-    fn len(&mut self, len: usize) {
-        match u8::try_from(len) {
+    fn varint(&mut self, number: u64) {
+        match u8::try_from(number) {
             Ok(short @ ..0x80) => self.0.push(short),
-            _ => encode_varint(len as u64, &mut self.0),
+            _ => encode_varint(number, &mut self.0),
         }
     }
 
     fn number(&mut self, tag: u32, number: u64) {
         if number != 0 {
-            encode_key(tag, WireType::Varint, &mut self.0);
-            encode_varint(number, &mut self.0);
+            self.varint(key(tag, WireType::Varint));
+            self.varint(number);
         }
     }
 
-    fn param(&mut self, tag: u32, name: &str, value: &str) {
-        let mut inner = Self(Vec::with_capacity(name.len() + value.len() + 8));
-        inner.text(1, name);
-        inner.text(2, value);
-        encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        self.len(inner.0.len());
-        self.0.extend_from_slice(&inner.0);
+    /// A message in the message. Its length stands before it and is known after it.
+    fn nested(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+        self.varint(key(tag, WireType::LengthDelimited));
+        let at = self.0.len();
+        self.0.push(0);
+        write(self);
+        let len = self.0.len() - at - 1;
+        match (u8::try_from(len), self.0.get_mut(at)) {
+            (Ok(short @ ..0x80), Some(place)) => *place = short,
+            _ => {
+                let mut long = Vec::new();
+                encode_varint(len as u64, &mut long);
+                self.0.splice(at..=at, long);
+            }
+        }
     }
 
     /// An IPv4 address as text; the standard library's formatting takes as long as
     /// half of the other fields together.
     fn dotted(&mut self, tag: u32, octets: [u8; 4]) {
-        let mut text = String::with_capacity(15);
-        for octet in octets {
-            if !text.is_empty() {
-                text.push('.');
+        let digits = |octet: u8| 1 + usize::from(octet >= 10) + usize::from(octet >= 100);
+        let len: usize = octets.into_iter().map(digits).sum();
+        self.varint(key(tag, WireType::LengthDelimited));
+        self.varint(len as u64 + 3);
+        for (index, octet) in octets.into_iter().enumerate() {
+            if index > 0 {
+                self.0.push(b'.');
             }
-            let digits = [octet / 100, octet / 10 % 10, octet % 10];
-            let leading = usize::from(octet < 100) + usize::from(octet < 10);
-            text.extend(
-                digits
-                    .iter()
-                    .skip(leading)
-                    .map(|digit| char::from(b'0' + digit)),
-            );
+            if octet >= 100 {
+                self.0.push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                self.0.push(b'0' + octet / 10 % 10);
+            }
+            self.0.push(b'0' + octet % 10);
         }
-        self.item(tag, &text);
     }
+}
+
+/// What stands before a field.
+fn key(tag: u32, wire_type: WireType) -> u64 {
+    u64::from(tag << 3 | wire_type as u32)
 }
 
 #[cfg(test)]
@@ -142,7 +201,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::{Context, PathParam};
+    use crate::{Context, PathParam, RateLimit};
 
     prop_compose! {
         fn context()(
@@ -152,7 +211,7 @@ mod tests {
             numbers in prop::array::uniform3(any::<u64>()),
             address in any::<Option<IpAddr>>(),
             claim in any::<Option<(Vec<u8>, Vec<u8>)>>(),
-            limit in any::<Option<(String, u32, u64)>>(),
+            limit in proptest::option::of(("\\PC{0,100}", any::<u32>(), any::<u64>())),
         ) -> (Context, Option<IpAddr>) {
             let [route, method, issuer, subject, tenant, workspace, plan, session, correlation_id, api_version] = texts;
             let [roles, scopes] = lists;
@@ -178,6 +237,15 @@ mod tests {
         #[test]
         fn a_view_has_the_bytes_of_its_context((context, client_address) in context()) {
             let params: Vec<_> = context.params.iter().map(|it| (&*it.name, &*it.value)).collect();
+            let rate_limit = context.rate_limit.as_ref().map(|it| RateLimitView {
+                policy: &it.policy,
+                limit: it.limit,
+                burst: it.burst,
+                remaining: it.remaining,
+                reset: it.reset,
+                reset_after: it.reset_after,
+                partition: [7; 8],
+            });
             let view = View {
                 route: &context.route,
                 method: &context.method,
@@ -194,7 +262,7 @@ mod tests {
                 client_address,
                 correlation_id: &context.correlation_id,
                 claim: context.claim.as_ref(),
-                rate_limit: context.rate_limit.as_ref(),
+                rate_limit: rate_limit.as_ref(),
                 body_limit: context.body_limit,
                 api_version: &context.api_version,
             };

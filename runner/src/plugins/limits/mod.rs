@@ -143,7 +143,7 @@ pub(crate) fn fact(item: &Item, bucket: &Bucket, now: u64) -> RateLimit {
     let full_in = bucket.full_in(now);
     let remaining = bucket.remaining(now);
     RateLimit {
-        policy: item.policy.to_owned(),
+        policy: item.policy,
         limit: bucket.limit.rate,
         burst: bucket.limit.burst,
         remaining,
@@ -153,7 +153,7 @@ pub(crate) fn fact(item: &Item, bucket: &Bucket, now: u64) -> RateLimit {
             0 => seconds_up(bucket.wait(now, 1)),
             _ => seconds_up(full_in),
         },
-        partition: item.key.partition().to_vec(),
+        partition: item.key.partition(),
     }
 }
 
