@@ -27,7 +27,7 @@ generate: ## write again what is generated
 	cargo build --workspace --locked --bin postern-tasks
 	target/debug/postern-tasks generate
 
-bench: ## benchmarks (the RPC under load)
+bench: ## the RPC under load (others: ./tests/bench --list)
 	./tests/bench rpc
 
 fuzz: ## every fuzz target for a minute each

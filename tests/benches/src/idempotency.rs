@@ -31,6 +31,7 @@ use postern_wire::Method;
 use postern_wire::message::{Action, Entry, HttpReqCallReq, Message};
 use serde_json::{Value, json};
 
+use crate::proc;
 use crate::report::Spread;
 use crate::rpc::call::{WORKSPACE, exchange, prepare};
 use crate::rpc::process::{self, Subject};
@@ -49,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = temporary_folder("postern-bench")?;
     let folder = folder.path();
-    process::pin(process::GENERATOR_CORE)?;
+    proc::pin(process::GENERATOR_CORE)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use crate::proc;
 use crate::report::Measurement;
 use crate::rpc::process::{self, Subject};
 use crate::rpc::world::World;
@@ -21,7 +22,7 @@ const STRANGERS: u32 = 512;
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for sockets and logs")?;
     let folder = folder.path();
-    process::pin(process::GENERATOR_CORE)?;
+    proc::pin(process::GENERATOR_CORE)?;
     let world = World::start(folder)?;
     let forgetful = world.with_jwt(folder, "forgetful", "cachedTokens", json!(1))?;
     let start = |config: &Path, name| {

@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result};
 use postern_harness::redis::Redis;
 use serde_json::{Value, json};
 
+use crate::proc;
 use crate::report::Measurement;
-use crate::rpc::process::{self, GENERATOR_CORE, SUBJECT_CORE, Subject};
+use crate::rpc::process::{GENERATOR_CORE, SUBJECT_CORE, Subject};
 use crate::rpc::world::{self, World};
 use crate::rpc::{Expect, Options, Runner, measure, program};
 
@@ -23,14 +24,14 @@ const LIMIT: &str = r#"{"rate": 4000000000, "burst": 60000}"#;
 /// Runs the bench.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for sockets and logs")?;
-    process::pin(GENERATOR_CORE)?;
+    proc::pin(GENERATOR_CORE)?;
     let world = World::start(folder.path())?;
-    process::pin(SUBJECT_CORE)?;
+    proc::pin(SUBJECT_CORE)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let redis = runtime.block_on(Redis::start())?;
-    process::pin(GENERATOR_CORE)?;
+    proc::pin(GENERATOR_CORE)?;
 
     let without: Vec<_> = world::chain()
         .into_iter()

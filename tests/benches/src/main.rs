@@ -1,9 +1,13 @@
 //! Benchmarks, by name: `./tests/bench NAME`. A JSON line a measurement on standard
 //! output, a table for people on standard error.
 
+mod data;
 mod idempotency;
 mod jwt;
 mod limits;
+mod mongo;
+mod postgres;
+mod proc;
 mod report;
 mod rpc;
 
@@ -32,6 +36,10 @@ enum Bench {
     Limits(rpc::Options),
     /// A key's first use and its replay, and the sealed context, beside the plain chain
     Idempotency(rpc::Options),
+    /// Rows: the handlers beside pgbench running the same statements
+    Postgres(data::Options),
+    /// Documents: the handlers beside the bare driver doing the same operations
+    Mongo(data::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +62,7 @@ fn run(bench: Bench) -> Result<()> {
         Bench::Jwt(options) => jwt::run(&options),
         Bench::Limits(options) => limits::run(&options),
         Bench::Idempotency(options) => idempotency::run(&options),
+        Bench::Postgres(options) => postgres::run(&options),
+        Bench::Mongo(options) => mongo::run(&options),
     }
 }

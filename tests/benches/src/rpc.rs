@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use postern_wire::message::{Action, Message};
 use serde_json::json;
 
+use crate::proc;
 use crate::report::{Measurement, Spread};
 pub(crate) use load::Expect;
 use load::Load;
@@ -53,7 +54,7 @@ const WARM_UP_LIMIT: Duration = Duration::from_secs(5);
 /// Runs the bench.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for sockets and logs")?;
-    process::pin(process::GENERATOR_CORE)?;
+    proc::pin(process::GENERATOR_CORE)?;
     let world = World::start(folder.path())?;
     let null = Subject::start(&program("null-runner")?, &[], folder.path(), "null")?;
     let chain = start_chain(&world, folder.path(), "chain")?;

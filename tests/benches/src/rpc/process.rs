@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::proc::{self, pin};
 
 /// How long a runner may take to listen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,14 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The core of the process that is measured, and that of everything else.
 pub(crate) const SUBJECT_CORE: usize = 0;
 pub(crate) const GENERATOR_CORE: usize = 1;
-
-/// Puts this thread, and what it starts from now on, on one core.
-pub(crate) fn pin(core: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set)
-        .with_context(|| format!("cannot run on core {core}; this takes two"))
-}
 
 /// A started runner; killed when dropped.
 pub(crate) struct Subject {
@@ -111,28 +104,12 @@ impl Subject {
 
     /// CPU time used so far, by all threads, in user and system mode.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut total = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.answering))? {
-            // Nanoseconds on a processor, then waiting for one, then turns.
-            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            let on_cpu = stat
-                .split_whitespace()
-                .next()
-                .context("an empty schedstat")?;
-            total += on_cpu.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(total))
+        proc::cpu(self.answering)
     }
 
     /// Resident memory in MiB.
     pub(crate) fn rss(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.answering))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib / 1024.0)
+        proc::rss(self.answering)
     }
 }
 
