@@ -13,11 +13,14 @@ use crate::plugin::{ConfigError, Flow, Plugin};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::response::Response;
+use crate::tally::Tally;
 use crate::waiting::{Places, shed};
 
 /// A route's plugins, ready to judge.
 pub struct Chain {
     links: Vec<Link>,
+    /// Requests that all plugins let go on.
+    through: Arc<Tally>,
 }
 
 /// What a whole chain decided.
@@ -31,7 +34,8 @@ pub(crate) enum Verdict {
 
 impl Chain {
     pub(crate) fn new(links: Vec<Link>) -> Self {
-        Self { links }
+        let through = Tally::new(links.iter().map(|link| link.next.clone()).collect());
+        Self { links, through }
     }
 
     /// The plugins' names in order.
@@ -43,11 +47,43 @@ impl Chain {
         &self.links
     }
 
-    /// Asks plugin after plugin about a request; those that wait do so in one of the places.
-    pub(crate) async fn on_request(&self, request: &mut Request<'_>, places: &Places) -> Verdict {
-        for link in &self.links {
+    /// Asks plugin after plugin about a request, as long as none has to wait: most requests
+    /// need no more, and no future. An error is the place of the one that has to.
+    pub(crate) fn at_once(&self, request: &mut Request<'_>) -> Result<Verdict, usize> {
+        for (place, link) in self.links.iter().enumerate() {
             request.asked = link.name;
-            match link.on_request(request, places).await {
+            let flow = link.bound.at_once(request);
+            if matches!(flow, Some(Flow::Next)) {
+                continue;
+            }
+            for before in self.links.iter().take(place) {
+                before.next.increment(1);
+            }
+            let flow = flow.ok_or(place)?;
+            link.count(&flow);
+            return Ok(match flow {
+                Flow::Next | Flow::Pass => Verdict::Forward,
+                Flow::Stop(reply) => Verdict::Stop(link.name, reply),
+            });
+        }
+        self.through.add();
+        Ok(Verdict::Forward)
+    }
+
+    /// Goes on at the plugin that has to wait; those that wait do so in one of the places.
+    pub(crate) async fn on_request(
+        &self,
+        from: usize,
+        request: &mut Request<'_>,
+        places: &Places,
+    ) -> Verdict {
+        for (place, link) in self.links.iter().enumerate().skip(from) {
+            request.asked = link.name;
+            let flow = match place == from {
+                true => link.wait(request, places).await,
+                false => link.on_request(request, places).await,
+            };
+            match flow {
                 Flow::Next => {}
                 Flow::Pass => return Verdict::Forward,
                 Flow::Stop(reply) => return Verdict::Stop(link.name, reply),
@@ -88,19 +124,31 @@ pub(crate) struct Link {
 impl Link {
     /// Asks the plugin, and counts what it says.
     pub(crate) async fn on_request(&self, request: &mut Request<'_>, places: &Places) -> Flow {
-        let flow = match self.bound.at_once(request) {
-            Some(flow) => flow,
-            None => match places.take() {
-                Some(_place) => self.bound.on_request(request).await,
-                None => shed(self.name),
-            },
+        match self.bound.at_once(request) {
+            Some(flow) => {
+                self.count(&flow);
+                flow
+            }
+            None => self.wait(request, places).await,
+        }
+    }
+
+    /// The same for a plugin that has said that it has to wait.
+    async fn wait(&self, request: &mut Request<'_>, places: &Places) -> Flow {
+        let flow = match places.take() {
+            Some(_place) => self.bound.on_request(request).await,
+            None => shed(self.name),
         };
-        match &flow {
+        self.count(&flow);
+        flow
+    }
+
+    fn count(&self, flow: &Flow) {
+        match flow {
             Flow::Next => self.next.increment(1),
             Flow::Pass => self.pass.increment(1),
             Flow::Stop(_) => self.stop.increment(1),
         }
-        flow
     }
 }
 

@@ -20,7 +20,7 @@
 //! | `rpc` | frames in, frames out: connections, calls, tokens |
 //! | `supervisor`, `worker`, `control` | the process that keeps the socket, the one that answers, and what they say |
 //! | [`config`] | the process's own settings |
-//! | `admin`, `events`, `logging`, `metrics` | what is seen from outside |
+//! | `admin`, `events`, `logging`, `metrics`, `tally` | what is seen from outside |
 //! | `cli` | serve, check, schema, explain |
 //! | [`testkit`] | tests of plugins without a gateway |
 //! | [`plugins`] | the house's plugins |
@@ -47,6 +47,7 @@ pub mod request;
 pub mod response;
 mod rpc;
 mod supervisor;
+mod tally;
 pub mod testkit;
 mod waiting;
 mod worker;

@@ -22,6 +22,7 @@ pub(crate) fn render() -> String {
     let Some(recorder) = RECORDER.get() else {
         return String::new();
     };
+    crate::tally::settle();
     recorder.run_upkeep();
     recorder.render() + &crate::histogram::CALLS.render()
 }

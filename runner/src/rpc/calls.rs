@@ -1,7 +1,7 @@
 //! One call: the frame is read in place, the route's chain asked, the answer encoded once.
 
 use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -78,9 +78,15 @@ impl Service {
         let mut request = Request::new(call, link);
         let verdict = match &*prepared {
             Ok(chain) => {
-                let judged = self
-                    .judge(chain.on_request(&mut request, &self.places))
-                    .await;
+                let at_once = AssertUnwindSafe(|| chain.at_once(&mut request));
+                let judged = match catch_unwind(at_once) {
+                    Ok(Ok(verdict)) => Ok(verdict),
+                    Ok(Err(from)) => {
+                        let rest = chain.on_request(from, &mut request, &self.places);
+                        self.judge(rest).await
+                    }
+                    Err(_) => Err(Failure::Panicked),
+                };
                 judged.unwrap_or_else(|failure| failure.verdict(request.asked))
             }
             Err(_) => misconfigured(),
