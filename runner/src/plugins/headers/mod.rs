@@ -83,6 +83,10 @@ const SINGLE: [&str; 13] = [
 
 /// For each length of a name which of [`SINGLE`] have it, a bit each: most headers are
 /// told from all of them by that.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "computed while compiling, where it would be an error"
+)]
 const OF_LENGTH: [u16; 32] = {
     let mut of_length = [0; 32];
     let mut at = 0;
