@@ -360,14 +360,15 @@ impl Ledger {
 
 /// Attempts of work that other transactions may be in the way of.
 struct Attempts {
-    until: Instant,
+    /// From the first loss on: before it the attempt may have waited, as in a deadlock.
+    until: Option<Instant>,
     longest: Duration,
 }
 
 impl Attempts {
     fn new() -> Self {
         Self {
-            until: Instant::now() + AGAIN_FOR,
+            until: None,
             longest: Duration::from_millis(10),
         }
     }
@@ -380,7 +381,9 @@ impl Attempts {
         let _ = aws_lc_rs::rand::fill(&mut part);
         let pause = self.longest * u32::from(part[0]) / u32::from(u8::MAX);
         self.longest = LONGEST_PAUSE.min(self.longest * 2);
-        (lost && Instant::now() + pause < self.until).then_some(pause)
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + AGAIN_FOR);
+        (lost && now + pause < until).then_some(pause)
     }
 }
 

@@ -65,8 +65,10 @@ impl Pooler {
             format!("auth_file = {}", accounts.display()),
             format!("default_pool_size = {connections}"),
             "max_client_conn = 500".to_owned(),
-            // A server that was away is tried again at once, not after 15 s.
+            // A server that was away is tried again at once, not after 15 s, and who waits
+            // for a connection is told after 5 s, not after 120.
             "server_login_retry = 0.2".to_owned(),
+            "query_wait_timeout = 5".to_owned(),
         ];
         write_private(&file, &(settings.join("\n") + "\n"))?;
         for path in [&file, &accounts] {

@@ -139,6 +139,15 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub async fn restart(&mut self) -> Result<()> {
+        self.kill().await?;
+        self.start_again().await
+    }
+
+    /// kill -9 of every process of it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub async fn kill(&mut self) -> Result<()> {
         // Stopped first, it starts no backend that would be missed.
         self.pause()?;
         let backends = self.backends()?;
@@ -150,7 +159,14 @@ impl Cluster {
             ensure!(left.is_none(), "{left:?} is there");
             Ok(())
         })
-        .await?;
+        .await
+    }
+
+    /// After [`Cluster::kill`]: on what is there.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_again(&mut self) -> Result<()> {
         self.process = Self::run(&self.folder, self.address, self.durability).await?;
         Ok(())
     }

@@ -12,10 +12,12 @@
 //! | `security` | every route of the table refuses all that it must refuse, with the code that it must |
 //!
 //! Here is what they share besides the harness: a client that can break the
-//! rules of HTTP, an upstream that tells what reaches it, the control plane's tables, and the look of what a gateway
+//! rules of HTTP, an upstream that tells what reaches it, the control plane's tables, the points
+//! where handlers are held, and the look of what a gateway
 //! refuses by itself.
 
 pub mod database;
 pub mod envelope;
 pub mod foreign;
+pub mod points;
 pub mod raw;

@@ -15,7 +15,6 @@
 mod chaos;
 mod clients;
 mod handlers;
-mod points;
 mod postgres;
 mod processes;
 mod provisioning;
@@ -32,6 +31,7 @@ use postern_harness::stack::Stack;
 use postern_harness::token::unique;
 use postern_harness::wait_for;
 use postern_suites::database::{connect, count};
+use postern_suites::points;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

@@ -8,8 +8,13 @@
     reason = "a panic is how a test fails"
 )]
 
+mod crowded;
+mod data;
 mod faults;
 mod isolation;
+mod leaving;
+mod outage;
+mod races;
 mod rows;
 
 use std::time::Duration;
@@ -22,7 +27,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 /// How long something may take that follows by itself.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(30);
 
 /// The stack that tests share, with rows.
 async fn stack() -> &'static Stack {
