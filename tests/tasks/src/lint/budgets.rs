@@ -62,9 +62,10 @@ fn wrong(row: &str, read: impl Fn(&str) -> Option<String>) -> Option<String> {
     (!same).then(|| format!("it tells {bound}, and {file} says {text:?}"))
 }
 
-/// The first number that is no part of a name: `f64 = 60.0` says 60.
+/// The first number that is no part of a name: `f64 = 60.0` says 60, `10_000` what it says.
 fn first_number(text: &str) -> Option<u64> {
-    text.split(|c: char| !c.is_ascii_alphanumeric())
+    text.replace('_', "")
+        .split(|c: char| !c.is_ascii_alphanumeric())
         .find_map(|word| {
             let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
             digits.parse().ok()
@@ -77,7 +78,10 @@ mod tests {
 
     fn judged(row: &str) -> Option<String> {
         let files = |file: &str| {
-            (file == "a.yaml").then(|| "chainMs: 10000\ntimeoutMs: 5000\nWAIT: f64 = 60.0\n".into())
+            (file == "a.yaml").then(|| {
+                "chainMs: 10000\ntimeoutMs: 5000\nWAIT: f64 = 60.0\nMAX_LIST: usize = 10_000;\n"
+                    .into()
+            })
         };
         wrong(row, files)
     }
@@ -88,6 +92,7 @@ mod tests {
             "| a chain | 10 s | 504 | `a.yaml`: `chainMs: 10000` |",
             "| a chain | 10000 ms | 504 | `a.yaml`: `chainMs: 10000` |",
             "| a wait | 60 s | 503 | `a.yaml`: `WAIT: f64 = 60.0` |",
+            "| a list | 10000 | 400 | `a.yaml`: `MAX_LIST: usize = 10_000` |",
         ] {
             assert_eq!(judged(good), None, "{good}");
         }
