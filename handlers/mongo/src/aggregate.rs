@@ -8,7 +8,8 @@ use postern_common::{Call, Failure, Reply};
 use crate::arguments::form;
 use crate::body;
 use crate::family::Mongo;
-use crate::read;
+use crate::read::{Asked, Cut, Reading};
+use crate::retry;
 use crate::wall::{At, Budget, Pipeline};
 
 /// `{"pipeline":[…]}`
@@ -33,18 +34,34 @@ pub(crate) async fn aggregate(app: Arc<Mongo>, mut call: Call) -> Result<Reply, 
     let pipeline = Pipeline::read(stages, &mut Budget::default(), &at)?;
     let limit = usize::try_from(app.bounds.max_results).unwrap_or(usize::MAX);
     let stages = pipeline.to_bson(&place.wall);
-    let written = read::write(&collection, stages, limit, form, &app.bounds).await?;
-    if written.more {
-        let message = format!("gives more than {limit} documents: add a $limit, or group them");
+    let asked = Asked {
+        limit,
+        form,
+        bounds: app.bounds,
+        argument: "pipeline",
+    };
+    // Collected, within the bound of an answer: what is beyond its bounds is refused.
+    let (body, count, cut) = retry::read(|| async {
+        let mut body = b"{\"data\":[".to_vec();
+        let mut reading = Reading::start(&collection, stages.clone(), asked).await?;
+        reading.write(usize::MAX, &mut body).await?;
+        body.extend_from_slice(b"]}");
+        Ok((body, reading.count, reading.cut))
+    })
+    .await?;
+    let beyond = match cut {
+        None if count == 0 => {
+            place.need(collection.name()).await?;
+            None
+        }
+        None => None,
+        Some(Cut::Limit) => Some(format!("{limit} documents")),
+        Some(Cut::Size) => Some(format!("{} bytes", app.bounds.max_bytes)),
+    };
+    if let Some(bound) = beyond {
+        let message = format!("gives more than {bound}: add a $limit, or group them");
         return Err(at.refused(message).into());
     }
-    if written.count == 0 {
-        place.need(collection.name()).await?;
-    }
-    let mut body = Vec::with_capacity(written.json.len() + 16);
-    body.extend_from_slice(b"{\"data\":[");
-    body.extend_from_slice(&written.json);
-    body.extend_from_slice(b"]}");
     Ok(Reply::bytes(
         StatusCode::OK,
         HeaderValue::from_static("application/json"),

@@ -9,7 +9,6 @@ use mongodb::{ClientSession, Collection};
 use postern_common::{Call, Failure, Reply};
 use serde_json::{Value, json};
 
-use crate::failure::failure;
 use crate::family::{Mongo, Place};
 use crate::wall::{At, Budget, Filter, Refused, Update, document};
 use crate::{body, collections};
@@ -55,13 +54,15 @@ pub(crate) async fn bulk(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
         Operation::Update { upsert, .. } | Operation::Replace { upsert, .. } => *upsert,
         Operation::Delete { .. } => false,
     });
-    if inserts {
-        collections::make_missing(&app, &place, collection.name()).await?;
+    let name = collection.name().to_owned();
+    let made = if inserts {
+        collections::make_missing(&app, &place, &name).await?
     } else {
-        place.need(collection.name()).await?;
-    }
+        place.need(&name).await?;
+        false
+    };
     let wall = place.clone();
-    app.mutate(&call, &place, &sent, move |session| {
+    let ended = app.mutate(&call, &place, &sent, None, move |session| {
         let (operations, collection, place) =
             (Arc::clone(&operations), collection.clone(), wall.clone());
         Box::pin(async move {
@@ -72,8 +73,8 @@ pub(crate) async fn bulk(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
             }
             Reply::json(StatusCode::OK, &json!({ "data": results }))
         })
-    })
-    .await
+    });
+    collections::settled(&app, &place, &name, made, ended.await).await
 }
 
 /// Says which operation failed; the others were undone.
@@ -193,7 +194,7 @@ async fn carry_out(
             let mut whole = doc! { "_id": ObjectId::new() };
             whole.extend(fields.clone());
             let insert = collection.insert_one(place.wall.mark(whole));
-            let done = insert.session(session).await.map_err(failure)?;
+            let done = place.timed(insert.session(session)).await?;
             Ok(json!({ "insertedId": done.inserted_id.into_relaxed_extjson() }))
         }
         Operation::Update {
@@ -203,20 +204,13 @@ async fn carry_out(
             upsert,
         } => {
             let (filter, update) = (place.wall.and(filter), update.to_bson());
-            let done = if *many {
-                collection
-                    .update_many(filter, update)
-                    .upsert(*upsert)
-                    .session(session)
-                    .await
+            let change = if *many {
+                collection.update_many(filter, update)
             } else {
-                collection
-                    .update_one(filter, update)
-                    .upsert(*upsert)
-                    .session(session)
-                    .await
-            }
-            .map_err(failure)?;
+                collection.update_one(filter, update)
+            };
+            let change = change.upsert(*upsert).session(session);
+            let done = place.timed(change).await?;
             Ok(
                 json!({ "matched": done.matched_count, "modified": done.modified_count, "upsertedId": shown(done.upserted_id) }),
             )
@@ -230,19 +224,19 @@ async fn carry_out(
             let replace = collection
                 .replace_one(place.wall.and(filter), replacement)
                 .upsert(*upsert);
-            let done = replace.session(session).await.map_err(failure)?;
+            let done = place.timed(replace.session(session)).await?;
             Ok(
                 json!({ "matched": done.matched_count, "modified": done.modified_count, "upsertedId": shown(done.upserted_id) }),
             )
         }
         Operation::Delete { filter, many } => {
             let filter = place.wall.and(filter);
-            let done = if *many {
-                collection.delete_many(filter).session(session).await
+            let delete = if *many {
+                collection.delete_many(filter)
             } else {
-                collection.delete_one(filter).session(session).await
-            }
-            .map_err(failure)?;
+                collection.delete_one(filter)
+            };
+            let done = place.timed(delete.session(session)).await?;
             Ok(json!({ "deleted": done.deleted_count }))
         }
     }

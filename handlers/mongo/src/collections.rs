@@ -5,7 +5,9 @@
 //! a crash goes by the names.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
@@ -21,8 +23,10 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::body;
-use crate::failure::{failure, is_there_already};
+use crate::failure::{failure, is_refusal, is_there_already};
 use crate::family::{Mongo, Place};
+use crate::retry;
+use crate::turns::Turn;
 use crate::validator::{self, Index};
 use crate::wall::{At, RESERVED_COLLECTION, collection};
 
@@ -115,18 +119,23 @@ pub(crate) async fn create(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
 
 impl New {
     async fn make(&self, attempt: Attempt) -> Result<Reply, Failure> {
-        let there = self.place.has(&self.name).await?;
-        if there && attempt == Attempt::First {
+        let made = make(&self.app, &self.place, &self.name, self.validator.clone()).await?;
+        // After a crash it may be there already, by the same key's hand: then it is as asked for.
+        let ours = made || attempt == Attempt::Again && self.is_as_asked().await?;
+        if !ours {
             let message = format!("there is a collection {} already", self.name);
             return Err(Failure::new(Code::DuplicateKey, message));
-        }
-        if !there {
-            make(&self.app, &self.place, &self.name, self.validator.clone()).await?;
         }
         let models: Vec<IndexModel> = self.indexes.iter().map(model).collect();
         if !models.is_empty() {
             let collection = self.place.database.collection::<Document>(&self.name);
-            collection.create_indexes(models).await.map_err(failure)?;
+            let indexes = collection.create_indexes(models);
+            if let Err(error) = indexes.max_time(self.app.bounds.max_time).await {
+                if is_refusal(&error) {
+                    unmake(&self.app, &self.place, &self.name).await?;
+                }
+                return Err(failure(error));
+            }
         }
         let made = json!({
             "name": self.name,
@@ -138,6 +147,12 @@ impl New {
             self.place.workspace, self.name
         );
         Ok(Reply::json(StatusCode::CREATED, &made)?.with_header(LOCATION, &location))
+    }
+
+    /// Whether the collection that is there has this validator.
+    async fn is_as_asked(&self) -> Result<bool, Failure> {
+        let there = self.place.specification(&self.name).await?;
+        Ok(there.is_some_and(|there| there.options.validator == self.validator))
     }
 }
 
@@ -155,7 +170,7 @@ fn model(index: &Index) -> IndexModel {
 
 impl Effect for New {
     fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(self.make(attempt))
+        Box::pin(repeated(attempt, |attempt| self.make(attempt)))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {
@@ -189,23 +204,7 @@ pub(crate) async fn drop(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
 
 impl Effect for Drop {
     fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(async move {
-            // After a crash it may be gone already, by the same key's hand.
-            if attempt == Attempt::First {
-                self.place.need(&self.name).await?;
-            }
-            for name in [format!("{VIEWS}{}", self.name), self.name.clone()] {
-                self.place
-                    .database
-                    .collection::<Document>(&name)
-                    .drop()
-                    .await
-                    .map_err(failure)?;
-            }
-            let used = used(&self.app, &self.place).await?;
-            self.app.quotas.used(self.place.tenant, used).await;
-            Reply::json(StatusCode::OK, &json!({ "deleted": 1 }))
-        })
+        Box::pin(repeated(attempt, |attempt| self.carry_out(attempt)))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {
@@ -213,26 +212,83 @@ impl Effect for Drop {
     }
 }
 
-/// Makes a collection that is not there yet, if the plan has room for one more.
+impl Drop {
+    async fn carry_out(&self, attempt: Attempt) -> Result<Reply, Failure> {
+        // After a crash it may be gone already, by the same key's hand.
+        if attempt == Attempt::First {
+            self.place.need(&self.name).await?;
+        }
+        let turn = turn(&self.app, &self.place).await?;
+        self.app
+            .known
+            .remove(&self.place.database, &self.name)
+            .await;
+        for name in [format!("{VIEWS}{}", self.name), self.name.clone()] {
+            self.place
+                .database
+                .collection::<Document>(&name)
+                .drop()
+                .await
+                .map_err(failure)?;
+        }
+        // Once more: an insert meanwhile may have found it there.
+        self.app
+            .known
+            .remove(&self.place.database, &self.name)
+            .await;
+        turn.used(used(&self.app, &self.place).await?).await;
+        Reply::json(StatusCode::OK, &json!({ "deleted": 1 }))
+    }
+}
+
+/// Brings something about that is reconciled by name: where the server was away in the
+/// middle of it, it is looked at and gone on with.
+pub(crate) async fn repeated<F>(
+    attempt: Attempt,
+    bring_about: impl Fn(Attempt) -> F,
+) -> Result<Reply, Failure>
+where
+    F: Future<Output = Result<Reply, Failure>>,
+{
+    let begun = AtomicBool::new(attempt == Attempt::Again);
+    let next = || match begun.swap(true, Ordering::Relaxed) {
+        true => Attempt::Again,
+        false => Attempt::First,
+    };
+    retry::read(|| bring_about(next())).await
+}
+
+/// Makes a collection that is not there yet, if the plan has room for one more; whether it
+/// was made.
 ///
 /// # Errors
 /// `QUOTA_EXCEEDED`; the server's.
-pub(crate) async fn make_missing(app: &Mongo, place: &Place, name: &str) -> Result<(), Failure> {
-    if place.has(name).await? {
-        return Ok(());
+pub(crate) async fn make_missing(app: &Mongo, place: &Place, name: &str) -> Result<bool, Failure> {
+    if app.known.holds(&place.database, name) {
+        return Ok(false);
     }
-    make(app, place, name, None).await
+    let made = retry::read(|| async {
+        Ok(!place.has(name).await? && make(app, place, name, None).await?)
+    });
+    let made = made.await?;
+    app.known.add(&place.database, name).await;
+    Ok(made)
 }
 
-/// Makes a collection, if the plan has room for one more.
+/// Makes a collection, if the plan has room for one more; `false`: it is there.
 async fn make(
     app: &Mongo,
     place: &Place,
     name: &str,
     validator: Option<Document>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
+    let turn = turn(app, place).await?;
+    // Somebody may have made it while we waited.
+    if place.has(name).await? {
+        return Ok(false);
+    }
     let used = used(app, place).await?;
-    if let Some(limit) = app.quotas.collections(place.tenant).await?
+    if let Some(limit) = turn.limit()
         && used >= limit
     {
         let message = format!("the plan's {limit} collections are used up");
@@ -244,12 +300,81 @@ async fn make(
         None => create,
     };
     match create.await {
-        // Somebody made it at the same time, and counted it.
-        Err(error) if is_there_already(&error) => return Ok(()),
+        Err(error) if is_there_already(&error) => return Ok(false),
         Err(error) => return Err(failure(error)),
         Ok(()) => {}
     }
-    app.quotas.used(place.tenant, used.saturating_add(1)).await;
+    turn.used(used.saturating_add(1)).await;
+    Ok(true)
+}
+
+async fn turn(app: &Mongo, place: &Place) -> Result<Turn, Failure> {
+    app.turns.wait(place.tenant, &*app.quotas).await
+}
+
+/// How a change ended that had to make its collection first: one that was refused leaves
+/// none behind. Where its outcome is open the collection stays.
+pub(crate) async fn settled(
+    app: &Arc<Mongo>,
+    place: &Place,
+    name: &str,
+    made: bool,
+    ended: Result<Reply, Failure>,
+) -> Result<Reply, Failure> {
+    let refused = match &ended {
+        Ok(reply) => !reply.status.is_success(),
+        Err(failure) => failure.verdict().status < 500,
+    };
+    if made
+        && refused
+        && let Err(error) = unmake(app, place, name).await
+    {
+        tracing::info!(%error, "an empty collection stays after a refused change");
+    }
+    ended
+}
+
+/// Takes back a collection that a request made and then was refused. What others wrote
+/// into it meanwhile stays.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn unmake(app: &Arc<Mongo>, place: &Place, name: &str) -> Result<(), Failure> {
+    let (app, place, name) = (Arc::clone(app), place.clone(), name.to_owned());
+    // In a task: who leaves in the middle would leave what others wrote aside.
+    let task = tokio::spawn(async move { take_back(&app, &place, &name).await });
+    task.await.map_err(Failure::internal)?
+}
+
+/// No command drops a collection only if it is empty. So it gets another name first, which
+/// waits for whoever is writing; then nobody finds it, and what it holds can be looked at.
+async fn take_back(app: &Mongo, place: &Place, name: &str) -> Result<(), Failure> {
+    let turn = turn(app, place).await?;
+    let collection = |name: &str| place.database.collection::<Document>(name);
+    let is_empty = async |name: &str| {
+        let first = collection(name).find_one(doc! {}).await;
+        first.map(|first| first.is_none()).map_err(failure)
+    };
+    if !is_empty(name).await? {
+        return Ok(());
+    }
+    app.known.remove(&place.database, name).await;
+    let aside = format!("{RESERVED_COLLECTION}.refused.{}", ObjectId::new());
+    let full = |name: &str| format!("{}.{name}", place.database.name());
+    let limit = i64::try_from(place.max_time.as_millis()).unwrap_or(i64::MAX);
+    let rename = doc! { "renameCollection": full(name), "to": full(&aside), "maxTimeMS": limit };
+    let admin = app.client.database("admin");
+    admin.run_command(rename).await.map_err(failure)?;
+    app.known.remove(&place.database, name).await;
+    if !is_empty(&aside).await? {
+        let back = doc! { "$merge": { "into": name, "whenMatched": "keepExisting" } };
+        collection(&aside)
+            .aggregate([back])
+            .await
+            .map_err(failure)?;
+    }
+    collection(&aside).drop().await.map_err(failure)?;
+    turn.used(used(app, place).await?).await;
     Ok(())
 }
 

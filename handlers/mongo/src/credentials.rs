@@ -20,7 +20,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::body;
-use crate::collections::VIEWS;
+use crate::collections::{VIEWS, repeated};
 use crate::failure::{failure, is_there_already, number};
 use crate::family::{Mongo, Place};
 use crate::store::HOME;
@@ -205,8 +205,8 @@ impl New {
 }
 
 impl Effect for New {
-    fn bring_about(&self, _: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(self.make())
+    fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
+        Box::pin(repeated(attempt, |_| self.make()))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {

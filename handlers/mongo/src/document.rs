@@ -9,16 +9,20 @@ use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderValue, StatusCode};
+use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Collection};
 use postern_common::etag::{self, IfMatch};
 use postern_common::query::Query;
 use postern_common::{Call, Failure, Reply};
 
 use crate::arguments::form;
+use crate::collections;
 use crate::body;
 use crate::failure::failure;
 use crate::family::{Mongo, Place};
+use crate::merge;
 use crate::read::no_document;
+use crate::retry;
 use crate::render::{self, Form};
 use crate::wall::{At, Budget, Update, document, id};
 
@@ -57,6 +61,19 @@ impl Target {
         no_document(&self.text)
     }
 
+    /// Looks at the document only if the client named a validator.
+    async fn check(
+        &self,
+        session: &mut ClientSession,
+        if_match: &IfMatch,
+    ) -> Result<(), Failure> {
+        if if_match.is_present() {
+            let found = self.current(session, if_match).await?;
+            found.ok_or_else(|| self.missing())?;
+        }
+        Ok(())
+    }
+
     /// The document as it stands in the transaction, if its validator is one that the
     /// client named.
     async fn current(
@@ -64,13 +81,9 @@ impl Target {
         session: &mut ClientSession,
         if_match: &IfMatch,
     ) -> Result<Option<RawDocumentBuf>, Failure> {
-        let found = self
-            .collection
-            .clone_with_type::<RawDocumentBuf>()
-            .find_one(self.predicate())
-            .session(session)
-            .await
-            .map_err(failure)?;
+        let collection = self.collection.clone_with_type::<RawDocumentBuf>();
+        let find = collection.find_one(self.predicate()).session(session);
+        let found = self.place.timed(find).await?;
         if let Some(found) = &found {
             if_match.check_tag(&validator(found)?)?;
         }
@@ -101,15 +114,23 @@ fn only_form(mut query: Query) -> Result<Form, Failure> {
 pub(crate) async fn get(app: Arc<Mongo>, call: Call) -> Result<Reply, Failure> {
     let target = Target::of(&app, &call)?;
     let form = only_form(call.query()?)?;
-    let found = target
-        .collection
-        .clone_with_type::<RawDocumentBuf>()
-        .find_one(target.predicate())
-        .max_time(app.bounds.max_time)
-        .await
-        .map_err(failure)?;
-    match found {
-        Some(document) => answer(StatusCode::OK, &document, form),
+    let collection = target.collection.clone_with_type::<RawDocumentBuf>();
+    let found = retry::read(|| async {
+        let find = collection.find_one(target.predicate());
+        find.max_time(app.bounds.max_time).await.map_err(failure)
+    });
+    match found.await? {
+        Some(document) => {
+            let reply = answer(StatusCode::OK, &document, form)?;
+            let most = app.bounds.max_bytes;
+            if reply.body.len() > most {
+                let message = format!(
+                    "is a document of more than {most} bytes: list it with filter._id and a projection"
+                );
+                return Err(Failure::invalid_field("id", message));
+            }
+            Ok(reply)
+        }
         None => {
             target.place.need(target.collection.name()).await?;
             Err(target.missing())
@@ -136,38 +157,43 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
             .refused("must be the one in the path, or left out")
             .into());
     }
-    let mut whole = doc! { "_id": target.id.clone() };
-    whole.extend(fields);
-    let whole = Arc::new(target.place.wall.mark(whole));
-    if upsert {
-        crate::collections::make_missing(&app, &target.place, target.collection.name()).await?;
-    }
+    let mut fields = fields;
+    fields.remove("_id");
+    let whole = Arc::new(target.place.wall.mark(fields));
     let (place, if_match) = (target.place.clone(), call.if_match());
-    app.mutate(&call, &place, &sent, move |session| {
+    let name = target.collection.name().to_owned();
+    // A document that is not there has no validator that could match.
+    let upsert = upsert && !if_match.is_present();
+    let made = upsert && collections::make_missing(&app, &place, &name).await?;
+    let ended = app.mutate(&call, &place, &sent, None, move |session| {
         let (target, whole, if_match) = (target.clone(), Arc::clone(&whole), if_match.clone());
         Box::pin(async move {
-            let found = target.current(session, &if_match).await?;
-            let status = match found {
-                Some(_) => {
-                    let replace = target.collection.replace_one(target.predicate(), &*whole);
-                    replace.session(session).await.map_err(failure)?;
-                    StatusCode::OK
-                }
-                None if upsert && !if_match.is_present() => {
-                    let insert = target.collection.insert_one(&*whole);
-                    insert.session(session).await.map_err(failure)?;
-                    StatusCode::CREATED
+            target.check(session, &if_match).await?;
+            // The server's own form of it: its id may be of another type of number.
+            let replace = target
+                .collection
+                .find_one_and_replace(target.predicate(), &*whole)
+                .return_document(ReturnDocument::After);
+            let replaced = target.place.timed(replace.session(&mut *session)).await?;
+            let (status, document) = match replaced {
+                Some(replaced) => (StatusCode::OK, replaced),
+                None if upsert => {
+                    let mut document = doc! { "_id": target.id.clone() };
+                    document.extend((*whole).clone());
+                    let insert = target.collection.insert_one(&document);
+                    target.place.timed(insert.session(session)).await?;
+                    (StatusCode::CREATED, document)
                 }
                 None => return Err(target.missing()),
             };
-            let raw = RawDocumentBuf::from_document(&whole).map_err(Failure::internal)?;
+            let raw = RawDocumentBuf::from_document(&document).map_err(Failure::internal)?;
             answer(status, &raw, form)
         })
-    })
-    .await
+    });
+    collections::settled(&app, &place, &name, made, ended.await).await
 }
 
-/// `PATCH`: operators, or fields that are set; as a merge patch (RFC 7396) `null` removes one.
+/// `PATCH`: operators, or fields that are set; or a merge patch (RFC 7396).
 pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failure> {
     let target = Target::of(&app, &call)?;
     let form = only_form(call.query()?)?;
@@ -180,64 +206,48 @@ pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
             .starts_with("application/merge-patch+json")
     });
     let (sent, fields) = body::object(&mut call).await?;
-    let fields = if merges { merge(fields)? } else { fields };
-    let update = Update::read(&fields, &mut Budget::default(), &At::root("body"))?.to_bson();
+    let change = Arc::new(if merges {
+        Change::Merge(merge::read(fields, &At::root("body"))?)
+    } else {
+        let update = Update::read(&fields, &mut Budget::default(), &At::root("body"))?;
+        Change::Operators(update)
+    });
     let (place, if_match) = (target.place.clone(), call.if_match());
-    app.mutate(&call, &place, &sent, move |session| {
-        let (target, update, if_match) = (target.clone(), update.clone(), if_match.clone());
+    app.mutate(&call, &place, &sent, None, move |session| {
+        let (target, change, if_match) = (target.clone(), Arc::clone(&change), if_match.clone());
         Box::pin(async move {
-            let found = target.current(session, &if_match).await?;
-            found.ok_or_else(|| target.missing())?;
-            let change = target.collection.update_one(target.predicate(), update);
-            change.session(&mut *session).await.map_err(failure)?;
-            let changed = target.current(session, &IfMatch::default()).await?;
-            answer(
-                StatusCode::OK,
-                &changed.ok_or_else(|| target.missing())?,
-                form,
-            )
+            let update = match &*change {
+                Change::Operators(update) => {
+                    target.check(session, &if_match).await?;
+                    update.to_bson()
+                }
+                Change::Merge(patch) => {
+                    let found = target.current(session, &if_match).await?;
+                    let found = found.ok_or_else(|| target.missing())?;
+                    match merge::operators(patch, &found)? {
+                        nothing if nothing.is_empty() => {
+                            return answer(StatusCode::OK, &found, form);
+                        }
+                        operators => operators,
+                    }
+                }
+            };
+            let collection = target.collection.clone_with_type::<RawDocumentBuf>();
+            let change = collection
+                .find_one_and_update(target.predicate(), update)
+                .return_document(ReturnDocument::After);
+            let changed = target.place.timed(change.session(session)).await?;
+            let changed = changed.ok_or_else(|| target.missing())?;
+            answer(StatusCode::OK, &changed, form)
         })
     })
     .await
 }
 
-/// A merge patch as operators: members of nested objects are merged, `null` removes.
-fn merge(patch: Document) -> Result<Document, Failure> {
-    fn walk(
-        prefix: &str,
-        patch: Document,
-        set: &mut Document,
-        unset: &mut Document,
-    ) -> Result<(), Failure> {
-        for (name, value) in patch {
-            if name.starts_with('$') || name.contains('.') || name.is_empty() {
-                let at = format!("{prefix}{name}");
-                return Err(Failure::invalid_field(
-                    &at,
-                    "is no field that a merge patch can name",
-                ));
-            }
-            let path = format!("{prefix}{name}");
-            match value {
-                Bson::Null => drop(unset.insert(path, "")),
-                Bson::Document(nested) if !nested.is_empty() => {
-                    walk(&format!("{path}."), nested, set, unset)?
-                }
-                value => drop(set.insert(path, value)),
-            }
-        }
-        Ok(())
-    }
-    let (mut set, mut unset) = (Document::new(), Document::new());
-    walk("", patch, &mut set, &mut unset)?;
-    let mut operators = Document::new();
-    if !set.is_empty() {
-        operators.insert("$set", set);
-    }
-    if !unset.is_empty() {
-        operators.insert("$unset", unset);
-    }
-    Ok(operators)
+/// What a `PATCH` brings.
+enum Change {
+    Operators(Update),
+    Merge(Document),
 }
 
 /// `DELETE`
@@ -246,14 +256,17 @@ pub(crate) async fn delete(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
     call.query()?.finish()?;
     let sent = call.body().await?;
     let (place, if_match) = (target.place.clone(), call.if_match());
-    app.mutate(&call, &place, &sent, move |session| {
-        let (target, if_match) = (target.clone(), if_match.clone());
+    let reply = Reply::json(StatusCode::OK, &serde_json::json!({ "deleted": 1 }))?;
+    app.mutate(&call, &place, &sent, Some(reply.clone()), move |session| {
+        let (target, if_match, reply) = (target.clone(), if_match.clone(), reply.clone());
         Box::pin(async move {
-            let found = target.current(session, &if_match).await?;
-            found.ok_or_else(|| target.missing())?;
+            target.check(session, &if_match).await?;
             let delete = target.collection.delete_one(target.predicate());
-            delete.session(session).await.map_err(failure)?;
-            Reply::json(StatusCode::OK, &serde_json::json!({ "deleted": 1 }))
+            let deleted = target.place.timed(delete.session(session)).await?;
+            match deleted.deleted_count {
+                0 => Err(target.missing()),
+                _ => Ok(reply),
+            }
         })
     })
     .await
@@ -264,17 +277,6 @@ pub(crate) async fn delete(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
 mod tests {
     use super::*;
     use crate::wall::{TENANT, WORKSPACE};
-
-    #[test]
-    fn a_merge_patch_is_operators() {
-        let patch = doc! {"a": 1, "b": {"c": Bson::Null, "d": {"e": 2}}, "f": Bson::Null, "g": [1]};
-        assert_eq!(
-            merge(patch).unwrap(),
-            doc! {"$set": {"a": 1, "b.d.e": 2, "g": [1]}, "$unset": {"b.c": "", "f": ""}}
-        );
-        assert!(merge(doc! {"$set": {"a": 1}}).is_err());
-        assert!(merge(doc! {"a.b": 1}).is_err());
-    }
 
     #[test]
     fn validators_tell_types_apart_and_not_tenants() {

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
+use bytes::Bytes;
+use futures::stream::{self, Stream};
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use mongodb::Collection;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use postern_common::page::CursorKeys;
 use postern_common::{Call, Failure, Reply};
 
 use crate::arguments::{Arguments, Count};
-use crate::failure::failure;
+use crate::failure::failure_in;
 use crate::family::{Mongo, Place};
-use crate::read::{self, Written};
+use crate::read::{Asked, Reading, Session};
 use crate::render::{self, Form};
 use crate::wall::{At, Projection, Sort, TENANT, WORKSPACE, document};
-use crate::{body, collections, keyset};
+use crate::{body, collections, keyset, retry};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Documents in one insert.
@@ -38,16 +41,94 @@ pub(crate) async fn list(app: Arc<Mongo>, call: Call) -> Result<Reply, Failure> 
         sort.to_bson()
     );
     let behind = behind(&app, &arguments, &sort, &list)?;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
     let pipeline = page(&arguments, &sort, &matched, behind);
-    let (written, total) = tokio::try_join!(
-        read::write(&collection, pipeline, limit, arguments.form, &app.bounds),
-        count(&app, &collection, matched, arguments.count),
-    )?;
-    if written.count == 0 && arguments.skip == 0 && arguments.cursor.is_none() {
+    let asked = Asked {
+        limit: usize::try_from(arguments.limit).unwrap_or(usize::MAX),
+        form: arguments.form,
+        bounds: app.bounds,
+        argument: "filter",
+    };
+    let begin = retry::read(|| async {
+        let mut reading = Reading::start(&collection, pipeline.clone(), asked).await?;
+        let mut json = b"{\"data\":[".to_vec();
+        let ended = reading.write(CHUNK, &mut json).await?;
+        Ok((reading, json, ended))
+    });
+    let how = arguments.count;
+    let count = retry::read(|| count(&app, &collection, matched.clone(), how));
+    // The count is waited for: what is in its way can still be told.
+    let ((reading, mut json, ended), total) = tokio::try_join!(begin, count)?;
+    if reading.count == 0 && arguments.skip == 0 && arguments.cursor.is_none() {
         place.need(collection.name()).await?;
     }
-    Ok(answer(&app, &arguments, written, total, &list))
+    let tail = Tail {
+        cursors: app.cursors.clone(),
+        limit: arguments.limit,
+        skip: arguments.skip,
+        total,
+        list,
+    };
+    if ended {
+        tail.write(&reading, &mut json)?;
+        return Ok(Reply::bytes(StatusCode::OK, JSON, json));
+    }
+    Ok(Reply::flowing(
+        StatusCode::OK,
+        JSON,
+        json,
+        rest(reading, tail),
+    ))
+}
+
+/// Bytes that are written before they are sent. A list that is not longer is an answer
+/// like any other, with its length and an ETag; a longer one flows.
+const CHUNK: usize = 64 << 10;
+
+/// The rest of a list, a chunk whenever the client has taken the one before.
+fn rest(reading: Reading, tail: Tail) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
+    stream::try_unfold(Some((reading, tail)), |flow| async {
+        let Some((mut reading, tail)) = flow else {
+            return Ok(None);
+        };
+        let mut json = Vec::with_capacity(CHUNK + CHUNK / 4);
+        if reading.write(CHUNK, &mut json).await? {
+            tail.write(&reading, &mut json)?;
+            return Ok(Some((Bytes::from(json), None)));
+        }
+        Ok(Some((Bytes::from(json), Some((reading, tail)))))
+    })
+}
+
+/// What stands behind the documents of a page.
+struct Tail {
+    cursors: CursorKeys,
+    limit: u32,
+    skip: u32,
+    total: Option<u64>,
+    list: String,
+}
+
+impl Tail {
+    fn write(&self, reading: &Reading, json: &mut Vec<u8>) -> Result<(), Failure> {
+        let more = reading.cut.is_some();
+        let keys = if more { reading.keys()? } else { None };
+        let keys = keys.and_then(|keys| match Bson::try_from(keys) {
+            Ok(Bson::Array(keys)) => keyset::position(keys),
+            _ => None,
+        });
+        let next = keys.map(|position| self.cursors.seal(&self.list, &position));
+        let next = next.filter(|next| next.len() <= postern_common::page::MAX_CURSOR);
+        let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
+        let total = self
+            .total
+            .map_or_else(|| "null".to_owned(), |total| total.to_string());
+        let tail = format!(
+            "],\"pagination\":{{\"limit\":{},\"skip\":{},\"total\":{total},\"hasMore\":{more},\"nextCursor\":{next}}}}}",
+            self.limit, self.skip
+        );
+        json.extend_from_slice(tail.as_bytes());
+        Ok(())
+    }
 }
 
 /// The condition that a cursor stands for.
@@ -118,10 +199,14 @@ async fn count(
     let total = match how {
         Count::None => return Ok(None),
         Count::Exact => {
-            collection
+            let mut session = Session::start(collection.client()).await?;
+            let counted = collection
                 .count_documents(matched)
                 .max_time(app.bounds.max_time)
-                .await
+                .session(session.open()?)
+                .await;
+            session.done();
+            counted
         }
         // The database is the workspace's own: nobody else's documents are counted.
         Count::Estimated => {
@@ -131,36 +216,7 @@ async fn count(
                 .await
         }
     };
-    total.map(Some).map_err(failure)
-}
-
-fn answer(
-    app: &Mongo,
-    arguments: &Arguments,
-    written: Written,
-    total: Option<u64>,
-    list: &str,
-) -> Reply {
-    let keys = written
-        .keys
-        .filter(|_| written.more)
-        .and_then(|keys| match Bson::try_from(keys) {
-            Ok(Bson::Array(keys)) => keyset::position(keys),
-            _ => None,
-        });
-    let next = keys.map(|position| app.cursors.seal(list, &position));
-    let next = next.filter(|next| next.len() <= postern_common::page::MAX_CURSOR);
-    let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
-    let total = total.map_or_else(|| "null".to_owned(), |total| total.to_string());
-    let mut body = Vec::with_capacity(written.json.len() + 160);
-    body.extend_from_slice(b"{\"data\":[");
-    body.extend_from_slice(&written.json);
-    let tail = format!(
-        "],\"pagination\":{{\"limit\":{},\"skip\":{},\"total\":{total},\"hasMore\":{},\"nextCursor\":{next}}}}}",
-        arguments.limit, arguments.skip, written.more
-    );
-    body.extend_from_slice(tail.as_bytes());
-    Reply::bytes(StatusCode::OK, JSON, body)
+    total.map(Some).map_err(|error| failure_in("filter", error))
 }
 
 /// `POST`: one document or an array of them, all or none.
@@ -173,28 +229,28 @@ pub(crate) async fn insert(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
     let (sent, value) = body::read(&mut call).await?;
     let documents = Arc::new(inserted(&place, value)?);
     // Outside the transaction: one that makes a collection locks the whole database.
-    collections::make_missing(&app, &place, collection.name()).await?;
+    let name = collection.name().to_owned();
+    let made = collections::make_missing(&app, &place, &name).await?;
     let location = match documents.as_slice() {
-        [only] => only.get("_id").map(|id| {
-            let collection = collection.name();
-            format!(
-                "/v1/mongo/{}/collections/{collection}/documents/{}",
-                place.workspace,
-                id_text(id)
-            )
+        [only] => only.get("_id").and_then(id_text).map(|id| {
+            let workspace = place.workspace;
+            format!("/v1/mongo/{workspace}/collections/{name}/documents/{id}")
         }),
         _ => None,
     };
-    app.mutate(&call, &place, &sent, move |session| {
+    // What is answered is known before: the record is written once, with its outcome.
+    let reply = created(&documents, form, location)?;
+    let here = place.clone();
+    let ended = app.mutate(&call, &place, &sent, Some(reply.clone()), move |session| {
         let (documents, collection) = (Arc::clone(&documents), collection.clone());
-        let location = location.clone();
+        let (reply, place) = (reply.clone(), here.clone());
         Box::pin(async move {
             let insert = collection.insert_many(documents.iter()).ordered(true);
-            insert.session(session).await.map_err(failure)?;
-            created(&documents, form, location)
+            place.timed(insert.session(session)).await?;
+            Ok(reply)
         })
-    })
-    .await
+    });
+    collections::settled(&app, &place, &name, made, ended.await).await
 }
 
 /// The documents of an insert, checked and marked.
@@ -247,22 +303,31 @@ fn created(documents: &[Document], form: Form, location: Option<String>) -> Resu
     })
 }
 
-/// An id as a path has it, so that [`crate::wall::id`] reads the same again.
-pub(crate) fn id_text(id: &Bson) -> String {
+/// An id as a path has it, so that [`crate::wall::id`] reads the same again; none where no
+/// path leads to it.
+pub(crate) fn id_text(id: &Bson) -> Option<String> {
+    let reads_back = |text: &String| crate::wall::id(text) == *id;
     let text = match id {
         Bson::ObjectId(id) => id.to_hex(),
         Bson::Int32(number) => number.to_string(),
         Bson::Int64(number) => number.to_string(),
-        Bson::Double(number) => serde_json::to_string(number).unwrap_or_default(),
-        Bson::Binary(binary) => match binary.to_uuid() {
-            Ok(uuid) => uuid.to_string(),
-            Err(_) => String::new(),
-        },
-        Bson::String(text) if crate::wall::id(text) == *id => text.clone(),
-        Bson::String(text) => serde_json::Value::from(text.as_str()).to_string(),
-        _ => String::new(),
+        Bson::Double(number) => {
+            Some(serde_json::Value::from(*number).to_string()).filter(reads_back)?
+        }
+        Bson::Binary(binary) => binary.to_uuid().ok()?.to_string(),
+        // Gateways and clients take these for something else, encoded or not.
+        Bson::String(text) if text.contains(['/', '\\']) || text.contains(char::is_control) => {
+            return None;
+        }
+        Bson::String(text) => {
+            let bare = !["", ".", ".."].contains(&text.as_str()) && reads_back(text);
+            let quoted = || serde_json::Value::from(text.as_str()).to_string();
+            let shown = if bare { text.clone() } else { quoted() };
+            Some(shown).filter(|shown| reads_back(shown) && !shown.contains('\\'))?
+        }
+        _ => return None,
     };
-    utf8_percent_encode(&text, SEGMENT).to_string()
+    Some(utf8_percent_encode(&text, SEGMENT).to_string())
 }
 
 /// All but what a segment of a path may hold (RFC 3986, 3.3).
@@ -271,3 +336,42 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use percent_encoding::percent_decode_str;
+
+    use super::*;
+
+    #[test]
+    fn a_location_leads_back_or_is_none() {
+        let text = |text: &str| Bson::String(text.to_owned());
+        for (id, path) in [
+            (Bson::Int32(42), "42"),
+            (Bson::Double(2.5), "2.5"),
+            (text("a b"), "a%20b"),
+            (text("42"), "%2242%22"),
+            (text(""), "%22%22"),
+            (text(".."), "%22..%22"),
+            (text("\"42\""), ""),
+        ] {
+            let shown = id_text(&id).unwrap_or_default();
+            assert_eq!(shown, path);
+            if !shown.is_empty() {
+                let decoded = percent_decode_str(&shown).decode_utf8().unwrap();
+                assert_eq!(crate::wall::id(&decoded), id);
+            }
+        }
+        for id in [
+            Bson::Double(f64::NAN),
+            Bson::Double(f64::INFINITY),
+            Bson::Decimal128("0.1".parse().unwrap()),
+            text("a/b"),
+            text("a\\b"),
+            text("a\0b"),
+        ] {
+            assert_eq!(id_text(&id), None, "{id}");
+        }
+    }
+}

@@ -1,26 +1,22 @@
 //! What MongoDB's errors mean to a client: a code of the contract, and a message that
 //! names the thing and the mend. The server's own text goes to the log only.
 
+use bson::Document;
 use mongodb::error::{
-    Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
+    Error, ErrorKind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
+    UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
 };
 use postern_common::Failure;
 use postern_contract::Code;
 
-/// Numbers of MongoDB's `error_codes.yml`.
-mod code {
-    pub(super) const DUPLICATE_KEY: i32 = 11_000;
-    pub(super) const WRITE_CONFLICT: i32 = 112;
-    pub(super) const DOCUMENT_VALIDATION: i32 = 121;
-    pub(super) const MAX_TIME: i32 = 50;
-    pub(super) const TOO_LARGE: i32 = 10_334;
-    pub(super) const NAMESPACE_EXISTS: i32 = 48;
-    /// Not enough memory for a sort or a group, and no disk for it.
-    pub(super) const TOO_MUCH_MEMORY: [i32; 2] = [292, 146];
-    /// A value is not of the type that an operator needs, two changes of one field, a
-    /// path through a value that holds no fields, and their like.
-    pub(super) const REQUEST: [i32; 12] = [2, 9, 14, 15, 28, 40, 52, 55, 56, 57, 66, 16_755];
-}
+mod code;
+
+use code::Meaning;
+
+/// Codes that are expected somewhere.
+const NAMESPACE_EXISTS: i32 = 48;
+const WRITE_CONFLICT: i32 = 112;
+const DUPLICATE_KEY: i32 = 11_000;
 
 /// The number of a server's error.
 pub(crate) fn number(error: &Error) -> Option<i32> {
@@ -39,17 +35,17 @@ pub(crate) fn number(error: &Error) -> Option<i32> {
 
 /// Another transaction was in the way.
 pub(crate) fn is_conflict(error: &Error) -> bool {
-    number(error) == Some(code::WRITE_CONFLICT)
+    number(error) == Some(WRITE_CONFLICT)
 }
 
 /// A unique index has the value already.
 pub(crate) fn is_duplicate(error: &Error) -> bool {
-    number(error) == Some(code::DUPLICATE_KEY)
+    number(error) == Some(DUPLICATE_KEY)
 }
 
 /// Somebody made it first.
 pub(crate) fn is_there_already(error: &Error) -> bool {
-    number(error) == Some(code::NAMESPACE_EXISTS)
+    number(error) == Some(NAMESPACE_EXISTS)
 }
 
 /// Whether a commit may or may not have happened; to commit again tells.
@@ -59,64 +55,83 @@ pub(crate) fn is_unknown_commit(error: &Error) -> bool {
 
 /// The failure of a request that met this error.
 pub(crate) fn failure(error: Error) -> Failure {
-    // A conflict, a primary that stepped down: nothing was done, and once more may do.
-    if error.contains_label(TRANSIENT_TRANSACTION_ERROR) || is_conflict(&error) {
-        tracing::debug!(%error, "a transaction is tried again");
-        return Failure::new(
+    failure_in("body", error)
+}
+
+/// The same, where what the server takes offence at stands in this argument.
+pub(crate) fn failure_in(argument: &str, error: Error) -> Failure {
+    let refused = |code, message: &str| {
+        tracing::debug!(%error, "refused by MongoDB");
+        Failure::new(code, message)
+    };
+    match meaning(&error) {
+        Meaning::Conflict => refused(
             Code::SerializationFailure,
             "another request changes the same documents; retry with the same Idempotency-Key",
-        );
-    }
-    let refused = |code, message: &str| Failure::new(code, message);
-    match number(&error) {
-        Some(code::DUPLICATE_KEY) => refused(
-            Code::DuplicateKey,
-            &format!("a document with this {} exists", duplicate(&error)),
         ),
-        Some(code::DOCUMENT_VALIDATION) => refused(Code::DocumentInvalid, &invalid(&error)),
-        Some(code::MAX_TIME) => refused(
-            Code::StatementTimeout,
-            "the database took too long; narrow the request or add an index",
-        ),
-        Some(code::TOO_LARGE) => refused(
-            Code::BodyTooLarge,
-            "a document would become larger than 16 MiB",
-        ),
-        Some(number) if code::TOO_MUCH_MEMORY.contains(&number) => refused(
+        Meaning::Away => {
+            tracing::warn!(%error, "MongoDB cannot be asked");
+            Failure::new(
+                Code::BackendUnavailable,
+                "the database cannot be reached; retry with the same Idempotency-Key",
+            )
+        }
+        Meaning::Slow => too_slow(),
+        Meaning::Memory => refused(
             Code::StatementTimeout,
             "the request needs more memory than it may have; narrow it or add an index",
         ),
-        Some(number)
-            if code::REQUEST.contains(&number) || (10_000..=60_000_000).contains(&number) =>
-        {
+        Meaning::Large => refused(
+            Code::BodyTooLarge,
+            "a document, or all that is changed at once, would become larger than the database takes",
+        ),
+        Meaning::Duplicate => refused(
+            Code::DuplicateKey,
+            &format!("a document with this {} exists", duplicate(&error)),
+        ),
+        Meaning::Invalid => refused(Code::DocumentInvalid, &invalid(&error)),
+        Meaning::Input => {
             tracing::info!(%error, "refused by MongoDB");
-            Failure::invalid_field("body", message(&error))
+            let name = number(&error).map(code::name).unwrap_or_default();
+            // Not the server's own words: they show values of the documents that it met.
+            let reason =
+                format!("is not what the operators in it take, or not there: MongoDB's {name}");
+            Failure::invalid_field(argument, reason)
         }
-        _ => away(error),
+        Meaning::Ours => Failure::internal(error),
     }
 }
 
-/// The server's own words on a value or an operator of the client's. They speak of what
-/// the client sent, never of other documents.
-fn message(error: &Error) -> String {
-    let text = match &*error.kind {
-        ErrorKind::Command(command) => command.message.as_str(),
-        ErrorKind::Write(WriteFailure::WriteError(write)) => write.message.as_str(),
-        _ => "",
-    };
-    let first = text.split("::").last().unwrap_or_default().trim();
-    let shown: String = first
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect();
-    if shown.contains(crate::wall::TENANT)
-        || shown.contains(crate::wall::WORKSPACE)
-        || shown.is_empty()
-    {
-        "is not what the operators in it take".to_owned()
-    } else {
-        format!("is not what the operators in it take: {shown}")
+/// An operation's time is over.
+pub(crate) fn too_slow() -> Failure {
+    Failure::new(
+        Code::StatementTimeout,
+        "the database took too long; narrow the request or add an index",
+    )
+}
+
+/// Whether a server refused what the client sent: it is the same on every server.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(meaning(error), Meaning::Input | Meaning::Duplicate)
+}
+
+fn meaning(error: &Error) -> Meaning {
+    let labelled = [TRANSIENT_TRANSACTION_ERROR, RETRYABLE_WRITE_ERROR]
+        .iter()
+        .any(|label| error.contains_label(label));
+    match number(error).map(code::meaning) {
+        // Whatever it was: nothing was done, and another server may.
+        Some(Meaning::Input | Meaning::Ours) | None if labelled => Meaning::Away,
+        Some(meaning) => meaning,
+        None => match &*error.kind {
+            ErrorKind::Io(_)
+            | ErrorKind::ServerSelection { .. }
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::DnsResolve { .. }
+            | ErrorKind::Authentication { .. }
+            | ErrorKind::Shutdown => Meaning::Away,
+            _ => Meaning::Ours,
+        },
     }
 }
 
@@ -129,6 +144,11 @@ fn invalid(error: &Error) -> String {
             .as_ref()
             .and_then(|errors| errors.first())
             .and_then(|error| error.details.clone()),
+        // `findAndModify` tells it in its answer only.
+        ErrorKind::Command(_) => error
+            .server_response()
+            .and_then(|answer| answer.get_document("errInfo").ok())
+            .and_then(|details| Document::try_from(details).ok()),
         _ => None,
     };
     match details.as_ref().and_then(crate::validator::failing) {
@@ -137,7 +157,7 @@ fn invalid(error: &Error) -> String {
     }
 }
 
-/// The fields of the unique index that was hit, from `index: a_1_b_1 dup key: {…}`.
+/// The fields of the unique index that was hit.
 fn duplicate(error: &Error) -> String {
     let message = match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(write)) => write.message.clone(),
@@ -150,36 +170,58 @@ fn duplicate(error: &Error) -> String {
             .unwrap_or_default(),
         _ => String::new(),
     };
-    let index = message
-        .split_once("index: ")
-        .and_then(|(_, rest)| rest.split(' ').next())
-        .unwrap_or_default();
-    let fields: Vec<_> = index
-        .split('_')
-        .filter(|part| !part.is_empty() && !["1", "-1"].contains(part))
-        .filter(|part| !["tenantId", "workspaceId"].contains(part))
-        .collect();
-    match fields.as_slice() {
-        [] | ["id"] => "_id".to_owned(),
-        fields => fields.join(", "),
-    }
+    fields(&message).unwrap_or_else(|| "_id".to_owned())
 }
 
-/// What is left are servers that are away, and faults of ours.
-fn away(error: Error) -> Failure {
-    match &*error.kind {
-        ErrorKind::Io(_)
-        | ErrorKind::ServerSelection { .. }
-        | ErrorKind::ConnectionPoolCleared { .. }
-        | ErrorKind::DnsResolve { .. }
-        | ErrorKind::Authentication { .. }
-        | ErrorKind::Command(_) => {
-            tracing::warn!(%error, "MongoDB cannot be asked");
-            Failure::new(
-                Code::BackendUnavailable,
-                "the database cannot be reached; retry with the same Idempotency-Key",
-            )
+/// `a, b` from `… index: a_1_b_-1 dup key: { a: 1, b: "x" }`. The index's name does not say
+/// where a field ends that has `_1` in its own; what follows names the same fields.
+fn fields(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("index: ")?;
+    let (mut index, keys) = rest.split_once(" dup key: ")?;
+    let mut fields = Vec::new();
+    while !index.is_empty() {
+        let ends = index.match_indices("_1").chain(index.match_indices("_-1"));
+        let mut ends: Vec<_> = ends
+            .map(|(end, _)| index.split_at(end))
+            .filter_map(|(field, rest)| {
+                let rest = rest
+                    .strip_prefix("_-1")
+                    .or_else(|| rest.strip_prefix("_1"))?;
+                let next = rest.strip_prefix('_').or(rest.is_empty().then_some(""))?;
+                Some((field, next))
+            })
+            .collect();
+        ends.sort_by_key(|(field, _)| field.len());
+        let before = if fields.is_empty() { "{ " } else { ", " };
+        let named = |field: &str| keys.contains(&format!("{before}{field}: "));
+        let (field, next) = ends.into_iter().find(|(field, _)| named(field))?;
+        fields.push(field);
+        index = next;
+    }
+    (!fields.is_empty()).then(|| fields.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_unique_index() {
+        let told = |index: &str, keys: &str| {
+            fields(&format!(
+                "E11000 duplicate key error collection: ws_1.c index: {index} dup key: {keys}"
+            ))
+        };
+        for (index, keys, expected) in [
+            ("a_1", "{ a: 1 }", "a"),
+            ("first_name_1", "{ first_name: \"x\" }", "first_name"),
+            ("a_1_b_-1", "{ a: 1, b: 1 }", "a, b"),
+            ("a_1_b_1", "{ a_1_b: 1 }", "a_1_b"),
+            ("x.y_-1__z_1", "{ x.y: 1, _z: null }", "x.y, _z"),
+        ] {
+            assert_eq!(told(index, keys).as_deref(), Some(expected));
         }
-        _ => Failure::internal(error),
+        assert_eq!(told("_id_", "{ _id: 1 }"), None);
+        assert_eq!(fields("something else"), None);
     }
 }

@@ -4,25 +4,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use mongodb::options::{CollectionOptions, SelectionCriteria};
+use mongodb::results::CollectionSpecification;
 use mongodb::{Client, Collection, Database};
 use postern_common::idempotency::Ledger;
 use postern_common::page::CursorKeys;
 use postern_common::{Call, Failure, Reply, Router};
 use postern_contract::{Code, TenantId, WorkspaceId};
 
-use crate::failure::failure;
-use crate::store::{self, KeptBytes, Work};
+use crate::failure::{failure, too_slow};
+use crate::store::{self, Known, KeptBytes, Work};
+use crate::turns::Turns;
 use crate::wall::{Wall, collection};
 use crate::{aggregate, bulk, collections, credentials, document, documents};
 
 /// What a tenant's plan allows, and where its use is written.
 pub trait Quotas: Send + Sync {
-    /// How many collections a tenant may have; none: no limit.
-    fn collections(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<i64>, Failure>>;
-    /// A tenant has so many collections now.
-    fn used(&self, tenant: TenantId, collections: i64) -> BoxFuture<'_, ()>;
+    /// Waits until nobody else, in any process, makes or drops collections of the tenant.
+    /// It stays so until the reservation is used up or dropped.
+    fn reserve(&self, tenant: TenantId)
+    -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>>;
+}
+
+/// The right to change how many collections a tenant has.
+pub trait Reservation: Send {
+    /// How many it may have; none: no limit.
+    fn limit(&self) -> Option<i64>;
+    /// It has so many now; others may go on.
+    fn used(self: Box<Self>, collections: i64) -> BoxFuture<'static, ()>;
 }
 
 /// Bounds of what one request may take.
@@ -43,6 +54,8 @@ pub struct Mongo {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cursors: CursorKeys,
     pub(crate) quotas: Arc<dyn Quotas>,
+    pub(crate) known: Known,
+    pub(crate) turns: Turns,
     kept: KeptBytes,
 }
 
@@ -53,6 +66,8 @@ pub(crate) struct Place {
     pub(crate) workspace: WorkspaceId,
     pub(crate) wall: Wall,
     pub(crate) database: Database,
+    /// The longest operation of the server.
+    pub(crate) max_time: Duration,
 }
 
 impl Mongo {
@@ -71,6 +86,8 @@ impl Mongo {
             ledger,
             cursors,
             quotas,
+            known: Known::new(),
+            turns: Turns::new(),
             kept: KeptBytes::new(),
         }
     }
@@ -101,15 +118,18 @@ impl Mongo {
             workspace,
             wall: Wall::new(tenant.to_string(), workspace.to_string()),
             database: store::database(&self.client, workspace),
+            max_time: self.bounds.max_time,
         })
     }
 
     /// Carries out a mutation at most once a key, in a task that outlives the client.
+    /// `foreseen` is what it answers if nothing is in its way, where that is known.
     pub(crate) async fn mutate(
         &self,
         call: &Call,
         place: &Place,
         body: &[u8],
+        foreseen: Option<Reply>,
         work: impl Work,
     ) -> Result<Reply, Failure> {
         let keyed = call.keyed(body)?;
@@ -117,9 +137,10 @@ impl Mongo {
         store::mutate(
             &self.ledger,
             &self.kept,
-            place.database.clone(),
+            place,
             keyed,
             correlation_id,
+            foreseen,
             work,
         )
         .await
@@ -139,14 +160,32 @@ impl Place {
         Ok(self.database.collection_with_options(name, options))
     }
 
-    /// Whether there is a collection of the name.
-    pub(crate) async fn has(&self, name: &str) -> Result<bool, Failure> {
+    /// An operation of a transaction, in its time. The driver has no limit for a change; one
+    /// that takes longer is ended on the server with its session.
+    pub(crate) async fn timed<T>(
+        &self,
+        operation: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, Failure> {
+        let ended = tokio::time::timeout(self.max_time, operation.into_future()).await;
+        ended.map_err(|_| too_slow())?.map_err(failure)
+    }
+
+    /// What the server says of the collection of the name, if there is one.
+    pub(crate) async fn specification(
+        &self,
+        name: &str,
+    ) -> Result<Option<CollectionSpecification>, Failure> {
         let named = self
             .database
             .list_collections()
             .filter(doc! { "name": name });
-        let mut cursor = named.await.map_err(failure)?;
-        cursor.advance().await.map_err(failure)
+        let mut found = named.await.map_err(failure)?;
+        found.try_next().await.map_err(failure)
+    }
+
+    /// Whether there is a collection of the name.
+    pub(crate) async fn has(&self, name: &str) -> Result<bool, Failure> {
+        Ok(self.specification(name).await?.is_some())
     }
 
     /// Refuses a request to a collection that is not there.

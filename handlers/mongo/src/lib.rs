@@ -9,8 +9,10 @@
 //! | `documents`, `document`, `bulk`, `aggregate`, `collections`, `credentials` | the routes, a function each |
 //! | [`validator`] | what a collection is told of its documents |
 //! | [`keyset`] | where a page goes on |
+//! | [`merge`] | a merge patch over a document |
 //! | [`read`], [`render`] | the server's documents → the body |
 //! | [`store`] | record and effect in one transaction |
+//! | [`retry`] | a server that is away is asked again |
 //! | [`failure`](mod@failure) | what the server refuses → what the client is told |
 
 mod aggregate;
@@ -24,11 +26,14 @@ mod documents;
 mod failure;
 mod family;
 mod keyset;
+mod merge;
 mod read;
 mod render;
+mod retry;
 mod store;
+mod turns;
 mod validator;
 mod wall;
 
-pub use family::{Bounds, Mongo, Quotas};
+pub use family::{Bounds, Mongo, Quotas, Reservation};
 pub use store::{provision, purge};

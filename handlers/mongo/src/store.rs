@@ -5,6 +5,9 @@
 //! start → insert the record → the effect → the outcome into the record → commit
 //! ```
 //!
+//! Where the answer is known before the effect (an insert, a delete) the record is
+//! inserted with its outcome, and a round trip less is made.
+//!
 //! The insert comes first: who comes second with the same key meets a write conflict
 //! while the first works, and a duplicate once it has committed. A refusal that is
 //! kept aborts the effect, then inserts its outcome alone.
@@ -25,11 +28,12 @@ use postern_contract::idempotency::TTL_SECONDS;
 use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::failure::{failure, is_conflict, is_duplicate, is_there_already, is_unknown_commit};
+use crate::family::Place;
+use crate::read::Session;
+use crate::retry::{self, Again, MAYBE_DONE};
 
 /// Where a workspace's records are; clients' collections cannot have the name.
 pub(crate) const RECORDS: &str = "postern.record";
-/// How often a commit of unknown outcome is repeated; each waits as long as the driver does.
-const COMMITS: u32 = 5;
 
 /// What a family does in the transaction. It may run more than once, each time in a
 /// fresh one.
@@ -147,10 +151,11 @@ pub(crate) fn durable() -> WriteConcern {
         .build()
 }
 
-fn options() -> TransactionOptions {
+fn options(max_time: Duration) -> TransactionOptions {
     TransactionOptions::builder()
         .write_concern(durable())
         .read_concern(ReadConcern::snapshot())
+        .max_commit_time(max_time)
         .build()
 }
 
@@ -158,22 +163,26 @@ fn options() -> TransactionOptions {
 pub(crate) async fn mutate(
     ledger: &Arc<Ledger>,
     kept: &KeptBytes,
-    database: Database,
+    place: &Place,
     keyed: Option<Keyed>,
     correlation_id: &str,
+    foreseen: Option<Reply>,
     work: impl Work,
 ) -> Result<Reply, Failure> {
+    let is_keyed = keyed.is_some();
     let attempt = Arc::new(Attempt {
         ledger: Arc::clone(ledger),
         kept: kept.clone(),
-        database,
+        database: place.database.clone(),
+        max_time: place.max_time,
         keyed: keyed.clone(),
         correlation_id: correlation_id.to_owned(),
+        foreseen,
         work: Box::new(work),
     });
     let once = move || -> BoxFuture<'static, Result<Decided, Failure>> {
         let attempt = Arc::clone(&attempt);
-        Box::pin(async move { attempt.once().await })
+        Box::pin(async move { retry::mutation(is_keyed, || attempt.once()).await })
     };
     ledger.run_in_store(keyed, once).await
 }
@@ -182,34 +191,48 @@ struct Attempt {
     ledger: Arc<Ledger>,
     kept: KeptBytes,
     database: Database,
+    max_time: Duration,
     keyed: Option<Keyed>,
     correlation_id: String,
+    /// The answer if nothing is in the way, where that is known before.
+    foreseen: Option<Reply>,
     work: Box<dyn Work>,
 }
 
 impl Attempt {
+    /// A transaction that is given up in the middle of an operation, because the request's
+    /// time is over or the operation's, is ended on the server with its session.
     async fn once(&self) -> Result<Decided, Failure> {
+        let mut session = Session::start(self.database.client()).await?;
+        let ended = self.transaction(session.open()?).await;
+        let given_up = |failure: &Failure| failure.code() == Code::StatementTimeout;
+        if !ended.as_ref().is_err_and(given_up) {
+            session.done();
+        }
+        ended
+    }
+
+    async fn transaction(&self, session: &mut ClientSession) -> Result<Decided, Failure> {
         let faults = self.ledger.faults();
-        let mut session = self
-            .database
-            .client()
-            .start_session()
-            .await
-            .map_err(failure)?;
         session
             .start_transaction()
-            .with_options(options())
+            .with_options(options(self.max_time))
             .await
             .map_err(failure)?;
         let Some(keyed) = &self.keyed else {
-            let reply = self.effect(&mut session).await?;
-            commit(&mut session).await?;
+            let reply = self.effect(session).await?;
+            commit(session).await?;
             return Ok(Decided { reply, kept: None });
         };
         faults.at("before-record").await;
+        // Nobody sees the outcome before the effect: they commit together.
+        let foreseen = match &self.foreseen {
+            Some(reply) => Some(self.sealed(keyed, reply).await?),
+            None => None,
+        };
         let insert = records(&self.database)
-            .insert_one(record(keyed, None))
-            .session(&mut session)
+            .insert_one(record(keyed, foreseen.as_deref()))
+            .session(&mut *session)
             .await;
         if let Err(error) = insert {
             // The session's end would do it too, but later.
@@ -221,35 +244,49 @@ impl Attempt {
             };
         }
         faults.at("after-record").await;
-        let reply = match self.effect(&mut session).await {
+        let reply = match self.effect(session).await {
             Ok(reply) => reply,
             Err(refusal) if refusal.is_kept() => return self.refused(keyed, &refusal).await,
             Err(refusal) => return Err(refusal),
         };
         faults.at("after-effect").await;
-        let sealed = self.sealed(keyed, &reply).await?;
+        let sealed = match foreseen {
+            Some(sealed) => sealed,
+            None => self.write_outcome(keyed, &reply, session).await?,
+        };
+        faults.at("before-commit").await;
+        commit(session).await?;
+        faults.at("after-commit").await;
+        Ok(decided(reply, sealed))
+    }
+
+    async fn write_outcome(
+        &self,
+        keyed: &Keyed,
+        reply: &Reply,
+        session: &mut ClientSession,
+    ) -> Result<Vec<u8>, Failure> {
+        let sealed = self.sealed(keyed, reply).await?;
+        let outcome = doc! { "$set": { "outcome": binary(&sealed) } };
         let written = records(&self.database)
-            .update_one(
-                doc! { "_id": scope(keyed) },
-                doc! { "$set": { "outcome": binary(&sealed) } },
-            )
-            .session(&mut session)
+            .update_one(doc! { "_id": scope(keyed) }, outcome)
+            .session(&mut *session)
             .await;
         if let Err(error) = written {
             drop(session.abort_transaction().await);
             return Err(failure(error));
         }
-        faults.at("before-commit").await;
-        commit(&mut session).await?;
-        faults.at("after-commit").await;
-        Ok(decided(reply, sealed))
+        Ok(sealed)
     }
 
     /// The family's work; a refusal ends the transaction.
     async fn effect(&self, session: &mut ClientSession) -> Result<Reply, Failure> {
         let ended = (self.work)(session).await;
-        if ended.is_err() {
-            drop(session.abort_transaction().await);
+        match &ended {
+            Ok(_) => {}
+            // The server still works at it, and would make the abort wait.
+            Err(failure) if failure.code() == Code::StatementTimeout => {}
+            Err(_) => drop(session.abort_transaction().await),
         }
         ended
     }
@@ -299,6 +336,39 @@ impl Attempt {
     }
 }
 
+/// Collections that were there a moment ago, so that not every insert asks for its own.
+#[derive(Clone)]
+pub(crate) struct Known(Cache<(String, String), ()>);
+
+/// A collection that is dropped through other handlers is taken to be there for so long;
+/// an insert then makes it again.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Collections remembered.
+const KNOWN: u64 = 100_000;
+
+impl Known {
+    pub(crate) fn new() -> Self {
+        let cache = Cache::builder().max_capacity(KNOWN).time_to_live(KNOWN_FOR);
+        Self(cache.build())
+    }
+
+    fn key(database: &Database, name: &str) -> (String, String) {
+        (database.name().to_owned(), name.to_owned())
+    }
+
+    pub(crate) fn holds(&self, database: &Database, name: &str) -> bool {
+        self.0.contains_key(&Self::key(database, name))
+    }
+
+    pub(crate) async fn add(&self, database: &Database, name: &str) {
+        self.0.insert(Self::key(database, name), ()).await;
+    }
+
+    pub(crate) async fn remove(&self, database: &Database, name: &str) {
+        self.0.invalidate(&Self::key(database, name)).await;
+    }
+}
+
 /// How many bytes of records each workspace keeps, as the server counted them a moment
 /// ago: asked for once in a while, not with every write.
 #[derive(Clone)]
@@ -334,21 +404,18 @@ impl KeptBytes {
 }
 
 async fn commit(session: &mut ClientSession) -> Result<(), Failure> {
-    let mut commits = 0;
+    let mut again = Again::new();
     loop {
-        commits += 1;
         match session.commit_transaction().await {
             Ok(()) => return Ok(()),
             // To commit again what is committed does nothing.
-            Err(error) if is_unknown_commit(&error) && commits < COMMITS => {
+            Err(error) if is_unknown_commit(&error) && again.wait().await => {
                 tracing::warn!(%error, "a commit is repeated");
             }
             Err(error) if is_unknown_commit(&error) => {
                 tracing::error!(%error, "a commit's outcome is not known");
-                return Err(Failure::new(
-                    Code::BackendUnavailable,
-                    "whether the request took effect is not known; retry it with the same Idempotency-Key",
-                ));
+                let message = "whether the request took effect is not known; retry it with the same Idempotency-Key";
+                return Err(Failure::new(Code::BackendUnavailable, message).with_status(MAYBE_DONE));
             }
             Err(error) => return Err(failure(error)),
         }

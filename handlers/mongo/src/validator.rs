@@ -113,6 +113,14 @@ fn schema(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Document, Re
                     "additionalProperties" if !matches!(value, Bson::Boolean(_)) => {
                         Bson::Document(schema(value, budget, &at)?)
                     }
+                    "required" => {
+                        let names = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                        for (index, name) in names.iter().enumerate() {
+                            let name = name.as_str().unwrap_or_default();
+                            field_path(name).map_err(|rule| at.index(index).refused(rule))?;
+                        }
+                        value.clone()
+                    }
                     plain if PLAIN.contains(&plain) => value.clone(),
                     _ => return Err(at.refused(
                         "is no keyword that is allowed here; docs/mongo.md lists those that are",
@@ -148,6 +156,12 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// As the driver calls it.
+    fn name(&self) -> String {
+        let keys = self.keys.iter().map(|(path, direction)| format!("{path}_{direction}"));
+        keys.collect::<Vec<_>>().join("_")
+    }
+
     pub(crate) fn shown(&self) -> Value {
         serde_json::json!({
             "keys": Bson::Document(self.keys.clone()).into_relaxed_extjson(),
@@ -169,11 +183,17 @@ pub(crate) fn indexes(value: &Bson, at: &At<'_>) -> Result<Vec<Index>, Refused> 
     if items.len() > MAX_INDEXES {
         return Err(at.refused(format!("must have at most {MAX_INDEXES} items")));
     }
-    items
-        .iter()
-        .enumerate()
-        .map(|(place, item)| index(item, &at.index(place)))
-        .collect()
+    let mut read: Vec<Index> = Vec::with_capacity(items.len());
+    for (place, item) in items.iter().enumerate() {
+        let at = at.index(place);
+        let index = index(item, &at)?;
+        if read.iter().any(|other| other.name() == index.name()) {
+            let rule = "has the fields and directions of one before it, or the name that follows from them";
+            return Err(at.field("keys").refused(rule));
+        }
+        read.push(index);
+    }
+    Ok(read)
 }
 
 fn index(value: &Bson, at: &At<'_>) -> Result<Index, Refused> {
@@ -208,7 +228,13 @@ fn index(value: &Bson, at: &At<'_>) -> Result<Index, Refused> {
             _ => return Err(at.refused("must be 1 or -1")),
         };
     }
+    if read.len() == 1 && read.contains_key("_id") {
+        return Err(keys_at.refused("is _id alone, which every collection has an index on"));
+    }
     let expiry_at = at.field("expireAfterSeconds");
+    if object.contains_key("expireAfterSeconds") && read.len() > 1 {
+        return Err(expiry_at.refused("goes with one field only"));
+    }
     let expire_after = match object.get("expireAfterSeconds") {
         None => None,
         Some(Bson::Int32(seconds)) if (0..=MAX_EXPIRY_S).contains(&i64::from(*seconds)) => Some(
@@ -332,11 +358,18 @@ mod tests {
     fn indexes_are_checked() {
         let good = bson!([{"keys": {"a": 1, "b.c": -1}, "unique": true}, {"keys": {"at": 1}, "expireAfterSeconds": 60}]);
         assert_eq!(indexes(&good, &At::root("indexes")).unwrap().len(), 2);
+        let good = bson!([{"keys": {"a": 1, "b": 1}}, {"keys": {"b": 1, "a": 1}}, {"keys": {"a": -1, "_id": 1}}]);
+        assert_eq!(indexes(&good, &At::root("indexes")).unwrap().len(), 3);
         for bad in [
             bson!([{"keys": {}}]),
             bson!([{"keys": {"a": "text"}}]),
             bson!([{"keys": {"_tenantId": 1}}]),
             bson!([{"keys": {"a": 1}, "collation": {}}]),
+            bson!([{"keys": {"_id": -1}}]),
+            bson!([{"keys": {"_id": 1}, "sparse": true}]),
+            bson!([{"keys": {"a": 1, "b": 1}, "expireAfterSeconds": 60}]),
+            bson!([{"keys": {"a": 1}}, {"keys": {"a": 1}, "unique": true}]),
+            bson!([{"keys": {"a": 1, "b": 1}}, {"keys": {"a_1_b": 1}}]),
         ] {
             assert!(indexes(&bad, &At::root("indexes")).is_err(), "{bad}");
         }

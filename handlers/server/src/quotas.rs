@@ -4,40 +4,52 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use postern_common::Failure;
 use postern_contract::TenantId;
-use sqlx::PgPool;
+use postern_mongo::Reservation;
+use sqlx::{PgExecutor, PgPool, PgTransaction};
 
 /// Plans and their use, in the control-plane database.
 pub(crate) struct ControlPlane(pub(crate) PgPool);
 
-impl ControlPlane {
-    async fn limit(&self, tenant: TenantId, of_plan: &'static str) -> Result<Option<i64>, Failure> {
-        let found: Option<(Option<i64>,)> = sqlx::query_as(of_plan)
-            .bind(tenant.to_string())
-            .fetch_optional(&self.0)
-            .await?;
-        // A tenant that the runner knew a moment ago and that is gone has room for nothing.
-        Ok(found.map_or(Some(0), |(limit,)| limit))
-    }
-
-    async fn write(&self, tenant: TenantId, quota: &'static str, used: i64) {
-        let written = sqlx::query(
-            "INSERT INTO postern.usage (tenant_id, quota, used) SELECT id, $3, $2 FROM postern.tenant
-             WHERE id = $1 ON CONFLICT (tenant_id, quota, period) DO UPDATE SET used = excluded.used",
-        )
+/// What the plan of a tenant allows; none: no limit.
+async fn limit(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    of_plan: &'static str,
+) -> Result<Option<i64>, Failure> {
+    let found: Option<(Option<i64>,)> = sqlx::query_as(of_plan)
         .bind(tenant.to_string())
-        .bind(used)
-        .bind(quota)
-        .execute(&self.0)
-        .await;
-        if let Err(error) = written {
-            tracing::warn!(%error, %tenant, quota, "the use of a quota was not written");
-        }
-    }
+        .fetch_optional(db)
+        .await?;
+    // A tenant that the runner knew a moment ago and that is gone has room for nothing.
+    Ok(found.map_or(Some(0), |(limit,)| limit))
+}
+
+async fn write(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    quota: &'static str,
+    used: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO postern.usage (tenant_id, quota, used) SELECT id, $3, $2 FROM postern.tenant
+         WHERE id = $1 ON CONFLICT (tenant_id, quota, period) DO UPDATE SET used = excluded.used",
+    )
+    .bind(tenant.to_string())
+    .bind(used)
+    .bind(quota)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn unwritten(error: &sqlx::Error, tenant: TenantId, quota: &'static str) {
+    tracing::warn!(%error, %tenant, quota, "the use of a quota was not written");
 }
 
 impl postern_postgres::Quotas for ControlPlane {
     fn tables(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<i64>, Failure>> {
-        self.limit(
+        limit(
+            &self.0,
             tenant,
             "SELECT p.tables FROM postern.tenant t JOIN postern.plan p ON p.id = t.plan WHERE t.id = $1",
         )
@@ -45,20 +57,68 @@ impl postern_postgres::Quotas for ControlPlane {
     }
 
     fn used(&self, tenant: TenantId, tables: i64) -> BoxFuture<'_, ()> {
-        self.write(tenant, "tables", tables).boxed()
+        async move {
+            if let Err(error) = write(&self.0, tenant, "tables", tables).await {
+                unwritten(&error, tenant, "tables");
+            }
+        }
+        .boxed()
     }
 }
 
 impl postern_mongo::Quotas for ControlPlane {
-    fn collections(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<i64>, Failure>> {
-        self.limit(
-            tenant,
-            "SELECT p.collections FROM postern.tenant t JOIN postern.plan p ON p.id = t.plan WHERE t.id = $1",
-        )
+    fn reserve(&self, tenant: TenantId) -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>> {
+        async move {
+            let mut transaction = self.0.begin().await?;
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('postern.collections ' || $1, 0))")
+                .bind(tenant.to_string())
+                .execute(&mut *transaction)
+                .await?;
+            let limit = limit(
+                &mut *transaction,
+                tenant,
+                "SELECT p.collections FROM postern.tenant t JOIN postern.plan p ON p.id = t.plan WHERE t.id = $1",
+            )
+            .await?;
+            let reserved = Collections {
+                transaction,
+                tenant,
+                limit,
+            };
+            Ok(Box::new(reserved) as Box<dyn Reservation>)
+        }
         .boxed()
     }
+}
 
-    fn used(&self, tenant: TenantId, collections: i64) -> BoxFuture<'_, ()> {
-        self.write(tenant, "collections", collections).boxed()
+/// A tenant's collections, locked with the transaction.
+struct Collections {
+    transaction: PgTransaction<'static>,
+    tenant: TenantId,
+    limit: Option<i64>,
+}
+
+impl Reservation for Collections {
+    fn limit(&self) -> Option<i64> {
+        self.limit
+    }
+
+    fn used(mut self: Box<Self>, collections: i64) -> BoxFuture<'static, ()> {
+        async move {
+            let written = write(
+                &mut *self.transaction,
+                self.tenant,
+                "collections",
+                collections,
+            );
+            let written = match written.await {
+                Ok(()) => self.transaction.commit().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                unwritten(&error, self.tenant, "collections");
+            }
+        }
+        .boxed()
     }
 }
