@@ -46,6 +46,7 @@ pub mod reply;
 pub mod request;
 pub mod response;
 mod rpc;
+mod store_url;
 mod supervisor;
 mod tally;
 pub mod testkit;

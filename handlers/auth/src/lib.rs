@@ -23,10 +23,10 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_common::Router;
 use postern_common::control_plane::ControlPlane;
 use postern_common::idempotency::Ledger;
 use postern_common::page::CursorKeys;
+use postern_common::{Failure, Router};
 use postern_contract::Family;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,8 @@ use keycloak::{KeySets, Keycloak};
 
 /// The families that this crate serves.
 pub const FAMILIES: [Family; 2] = [Family::Auth, Family::Iam];
+/// What the routes take and give.
+pub const SCHEMAS: &str = include_str!("schemas.json");
 
 /// How the families are set up.
 #[derive(Debug)]
@@ -113,6 +115,14 @@ impl Auth {
             .route("iam.users.list", self, iam::users::list)
             .route("iam.users.create", self, iam::users::create)
             .route("iam.users.roles", self, iam::users::roles)
+    }
+
+    /// Asks Keycloak for something small that anybody may have.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        self.keycloak.ping().await
     }
 
     /// Keeps the realms of tenants as the tenants are, until `stop`.

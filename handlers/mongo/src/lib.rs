@@ -37,3 +37,6 @@ mod wall;
 
 pub use family::{Bounds, Mongo, Quotas, Reservation};
 pub use store::{provision, purge};
+
+/// What the routes take and give.
+pub const SCHEMAS: &str = include_str!("schemas.json");

@@ -16,6 +16,9 @@ use crate::provisioning::BackendError;
 use crate::store::{directory, plans};
 use crate::{Platform, openapi};
 
+/// Asks a store, whatever it is for, whether it answers.
+pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), BackendError>> + Send + Sync>;
+
 /// A backend that takes longer is down.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -60,7 +63,14 @@ pub(crate) async fn health(app: Arc<Platform>, _: Call) -> Result<Reply, Failure
         .provisioning
         .backends()
         .iter()
-        .map(|backend| probe(backend.capability(), false, backend.probe()));
+        .map(|backend| probe(backend.capability(), false, backend.probe()))
+        .chain(
+            app.probes
+                .get()
+                .into_iter()
+                .flatten()
+                .map(|(name, ask)| probe(name, false, ask())),
+        );
     let (control_plane, others) =
         tokio::join!(probe("controlPlane", true, control_plane), join_all(others));
     let ready = control_plane.status == "up";

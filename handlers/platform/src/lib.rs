@@ -2,7 +2,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `info`, `openapi` | the platform's own routes |
+//! | `info`, [`openapi`] | the platform's own routes |
 //! | `tenants`, `workspaces`, `audit` | the resources, a function a route |
 //! | `store` | their rows, a module a resource |
 //! | [`provisioning`] | the outbox, worked off in the backends |
@@ -16,14 +16,14 @@ pub mod directory;
 mod info;
 mod metadata;
 mod model;
-mod openapi;
+pub mod openapi;
 pub mod provisioning;
 pub mod revocation;
 mod store;
 mod tenants;
 mod workspaces;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use postern_common::fields::kind;
@@ -35,6 +35,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+pub use info::Probe;
 pub use store::migrate;
 
 use model::Status;
@@ -50,6 +51,8 @@ pub struct About {
     pub api_versions: Vec<String>,
     /// Families that are on, in this process or another.
     pub families: Vec<Family>,
+    /// What families say of their bodies, as [`openapi::SCHEMAS`] does.
+    pub schemas: Vec<&'static str>,
 }
 
 /// The state behind the routes.
@@ -60,6 +63,7 @@ pub struct Platform {
     provisioning: Arc<Provisioning>,
     purge_after_days: i32,
     about: About,
+    probes: OnceLock<Vec<(&'static str, Probe)>>,
 }
 
 impl Platform {
@@ -81,7 +85,14 @@ impl Platform {
             provisioning,
             purge_after_days,
             about,
+            probes: OnceLock::new(),
         }
+    }
+
+    /// Stores beside those of capabilities that the health route asks too, by name. They
+    /// are set once: some are made after this value.
+    pub fn ask_too(&self, probes: Vec<(&'static str, Probe)>) {
+        drop(self.probes.set(probes));
     }
 
     /// Every route of the families, on one screen.

@@ -25,6 +25,8 @@ use mongo::Mongo;
 use postgres::Postgres;
 pub(crate) use postgres::parse as postgres_url;
 
+use crate::schemas;
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -106,11 +108,13 @@ pub struct Tls {
 pub struct Claims {
     /// Whether there is a claim store; without one only records guard.
     pub enabled: bool,
-    /// `postgres://…`, `redis://…` or `redis-cluster://…`, the runners' own; none: the
-    /// control-plane database.
+    /// `postgres://…`, `redis://…` or `redis-cluster://…`, over TLS `rediss…`, the runners'
+    /// own; none: the control-plane database.
     pub url: Option<SecretString>,
     /// A file that holds the URL.
     pub url_file: Option<PathBuf>,
+    /// PEM file of who vouches for the certificate of `rediss…`; none: whom the system trusts.
+    pub authority: Option<PathBuf>,
     /// Connections at most, where the URL is PostgreSQL's.
     pub connections: u32,
     /// How long it may take to answer; later it counts as down.
@@ -123,6 +127,7 @@ impl Default for Claims {
             enabled: true,
             url: None,
             url_file: None,
+            authority: None,
             connections: 8,
             timeout_ms: 1_000,
         }
@@ -389,6 +394,7 @@ impl Config {
         About {
             api_versions: self.api.versions.clone(),
             families,
+            schemas: schemas::ALL.to_vec(),
         }
     }
 

@@ -8,6 +8,7 @@ mod config;
 mod directory;
 mod mongo;
 mod quotas;
+mod schemas;
 mod server;
 
 pub use config::Config;

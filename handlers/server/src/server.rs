@@ -2,13 +2,15 @@
 //! anything listens, and an address in use before the database is touched: files and
 //! keys, addresses, the database, the router; then it listens.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use futures::FutureExt as _;
 use postern_auth::Auth;
-use postern_claims::{ClaimStore, OutcomeKeys};
+use postern_claims::{Authority, ClaimStore, OutcomeKeys};
 use postern_common::faults::Faults;
 use postern_common::idempotency::Ledger;
 use postern_common::page::CursorKeys;
@@ -17,9 +19,9 @@ use postern_common::{Chain, Router, keys, telemetry};
 use postern_context::OpeningKeys;
 use postern_contract::key_file;
 use postern_mongo::Mongo;
-use postern_platform::Platform;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
+use postern_platform::{Platform, Probe};
 use postern_postgres::{Postgres, cluster};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
@@ -161,6 +163,7 @@ impl Prepared {
                     quotas,
                 ))
             });
+        platform.ask_too(probes(&config, claims.as_ref(), auth.as_ref())?);
         let families = config.families();
         let mut router = platform.router();
         if let Some(mongo) = &mongo {
@@ -399,10 +402,48 @@ fn claims(config: &Config, control_plane: &PgPool) -> Result<Option<ClaimStore>>
     Ok(Some(match claims_url(config)? {
         None => ClaimStore::over(control_plane.clone(), patience),
         Some(url) => {
-            let connections = config.claims.connections;
-            ClaimStore::connect(url.expose_secret(), connections, patience).context("claims.url")?
+            let Claims {
+                authority,
+                connections,
+                ..
+            } = &config.claims;
+            let read = |file: &PathBuf| {
+                let named = || format!("claims.authority: {}", file.display());
+                Authority::read(file).with_context(named)
+            };
+            let authority = authority.as_ref().map(read).transpose()?;
+            let url = url.expose_secret();
+            ClaimStore::connect_trusting(url, authority.as_ref(), *connections, patience)
+                .context("claims.url")?
         }
     }))
+}
+
+/// What the health route asks beside the database and the backends of workspaces.
+fn probes(
+    config: &Config,
+    claims: Option<&ClaimStore>,
+    auth: Option<&Arc<Auth>>,
+) -> Result<Vec<(&'static str, Probe)>> {
+    let mut probes: Vec<(_, Probe)> = Vec::new();
+    // Else they are in the control-plane database, which is asked anyway.
+    if let (Some(claims), Some(_)) = (claims, claims_url(config)?) {
+        let claims = claims.clone();
+        let ask = move || {
+            let claims = claims.clone();
+            async move { Ok(claims.ping().await?) }.boxed()
+        };
+        probes.push(("claims", Box::new(ask)));
+    }
+    if let Some(auth) = auth {
+        let auth = Arc::clone(auth);
+        let ask = move || {
+            let auth = Arc::clone(&auth);
+            async move { Ok(auth.ping().await?) }.boxed()
+        };
+        probes.push(("keycloak", Box::new(ask)));
+    }
+    Ok(probes)
 }
 
 fn claims_url(config: &Config) -> Result<Option<SecretString>> {

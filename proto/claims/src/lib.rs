@@ -13,4 +13,5 @@ mod store;
 
 pub use outcome::{BODY_LIMIT, Body, Outcome, OutcomeError, OutcomeKeys};
 pub use postern_contract::key_file::KeyFileError;
+pub use postern_redis::{Authority, AuthorityError};
 pub use store::{Claim, ClaimError, ClaimStore, Holder, LEASE, SCHEMA, UrlError};

@@ -15,6 +15,7 @@ mod redis;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_redis::{Authority, Servers};
 use sqlx::postgres::PgPool;
 
 use breaker::Breaker;
@@ -83,7 +84,7 @@ pub enum ClaimError {
 /// Why a URL names no claim store. Never shows the URL: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "is none of postgres://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT and redis-cluster://HOST:PORT,HOST:PORT"
+    "is none of postgres://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT, rediss://, redis-cluster://HOST:PORT,HOST:PORT and rediss-cluster://"
 )]
 pub struct UrlError;
 
@@ -106,22 +107,37 @@ enum Store {
 }
 
 impl ClaimStore {
-    /// The store that a URL names, by its scheme: `postgres://` or `postgresql://`,
-    /// `redis://`, `redis-cluster://` with one node or more. It is connected to when it
-    /// is first asked; no call takes longer than `patience`. At most `connections` to
-    /// `PostgreSQL`; Redis takes one, shared by all calls. Needs a tokio runtime.
+    /// As [`Self::connect_trusting`], over TLS with whom the system trusts.
+    ///
+    /// # Errors
+    /// When the URL is none of ours.
+    pub fn connect(url: &str, connections: u32, patience: Duration) -> Result<Self, UrlError> {
+        Self::connect_trusting(url, None, connections, patience)
+    }
+
+    /// The store that a URL names, by its scheme: `postgres://` or `postgresql://`, or
+    /// one of [`postern_redis`]'s, for whose certificate `authority` vouches. It is
+    /// connected to when it is first asked; no call takes longer than `patience`. At most
+    /// `connections` to `PostgreSQL`; Redis takes one, shared by all calls. Needs a tokio
+    /// runtime.
     ///
     /// # Errors
     /// When the URL is none of these.
-    pub fn connect(url: &str, connections: u32, patience: Duration) -> Result<Self, UrlError> {
+    pub fn connect_trusting(
+        url: &str,
+        authority: Option<&Authority>,
+        connections: u32,
+        patience: Duration,
+    ) -> Result<Self, UrlError> {
         let scheme = url.split_once("://").ok_or(UrlError)?.0;
         let store = match scheme {
             "postgres" | "postgresql" => {
                 Store::Postgres(Postgres::connect(url, connections, patience)?)
             }
-            "redis" => Store::Redis(Box::new(Redis::single(url, patience)?)),
-            "redis-cluster" => Store::Redis(Box::new(Redis::cluster(url, patience)?)),
-            _ => return Err(UrlError),
+            _ => {
+                let servers = Servers::new(url, authority, patience).map_err(|_| UrlError)?;
+                Store::Redis(Box::new(Redis::new(servers)))
+            }
         };
         Ok(Self::guarded(store, patience))
     }
@@ -213,6 +229,14 @@ impl ClaimStore {
             Store::Postgres(store) => self.ask(store.release(scope, holder)).await,
             Store::Redis(store) => self.ask(store.release(scope, holder)).await,
         }
+    }
+
+    /// Whether the store answers: a release of what nobody holds.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), ClaimError> {
+        self.release(&[0; 32], Holder([0; 16])).await
     }
 
     /// Removes lapsed claims, a bounded number. How many there were: as many as

@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use postern_claims::{Claim, ClaimError, ClaimStore, Holder, LEASE, UrlError};
+use postern_claims::{Authority, Claim, ClaimError, ClaimStore, Holder, LEASE, UrlError};
+use postern_harness::certificates::Authority as Certificates;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_harness::redis::{Redis, RedisCluster};
 use postern_harness::{ports::Port, temporary_folder, wait_for};
@@ -193,6 +194,25 @@ async fn redis() -> Result<()> {
     is_away(&store).await?;
     server.restart().await?;
     is_back(&store).await
+}
+
+#[tokio::test]
+async fn redis_over_tls() -> Result<()> {
+    let (ours, others) = (Certificates::new()?, Certificates::new()?);
+    let server = Redis::start_with_tls(&ours).await?;
+    let folder = temporary_folder("postern-claims")?;
+    let trusting = |authority: &Certificates, name: &str| -> Result<ClaimStore> {
+        let authority = Authority::read(&authority.write(folder.path(), name)?)?;
+        let url = server.tls_url()?;
+        let store = ClaimStore::connect_trusting(&url, Some(&authority), 4, PATIENCE);
+        Ok(store?)
+    };
+    every_story(&trusting(&ours, "ours")?).await?;
+    for stranger in [trusting(&others, "others")?, store(&server.tls_url()?)] {
+        let refused = stranger.claim(&scope()).await;
+        ensure!(matches!(refused, Err(ClaimError::Redis(_))), "{refused:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

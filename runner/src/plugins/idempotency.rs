@@ -8,17 +8,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use postern_claims::{Body, Claim, ClaimError, ClaimStore, Holder, Outcome, OutcomeKeys};
 use postern_contract::idempotency::{
     FINGERPRINTED, IdempotencyKey, Request as Print, Scope, sha256,
 };
 use postern_contract::{Code, Match, Params, Route, header};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::facts::Claim as ClaimFact;
+use crate::store_url::{authority, secret_url};
 use crate::{ConfigError, ExtraError, Flow, Plugin, Reply, Request};
 
 /// A longer body is not fetched: the handler compares.
@@ -57,10 +58,13 @@ pub struct IdempotencySettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ClaimsSettings {
     /// `postgres://USER:PASSWORD@HOST/DATABASE`, `redis://:PASSWORD@HOST:PORT`, or some nodes
-    /// of a cluster: `redis-cluster://:PASSWORD@HOST:PORT,HOST:PORT`.
+    /// of a cluster: `redis-cluster://:PASSWORD@HOST:PORT,HOST:PORT`; over TLS `rediss…`.
     pub url: Option<SecretString>,
     /// A file that holds the URL instead.
     pub url_file: Option<PathBuf>,
+    /// PEM file of who vouches for the certificate of `rediss…` (default: whom the system
+    /// trusts).
+    pub authority: Option<PathBuf>,
     /// Connections at most, where the URL is PostgreSQL's (default 8); further requests wait.
     #[serde(default = "default_connections")]
     pub connections: u32,
@@ -111,20 +115,13 @@ impl Idempotency {
 
 impl ClaimsSettings {
     fn connect(&self) -> anyhow::Result<ClaimStore> {
-        let url = match (&self.url, &self.url_file) {
-            (Some(url), None) => url.expose_secret().to_owned(),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.with_context(|| format!("urlFile: {}", path.display()))?;
-                text.trim().to_owned()
-            }
-            _ => bail!("one of url and urlFile, and not both"),
-        };
+        let url = secret_url(self.url.as_ref(), self.url_file.as_deref())?;
+        let authority = authority(self.authority.as_deref())?;
         ensure!(self.connections > 0, "connections: must be above 0");
         ensure!(self.timeout_ms > 0, "timeoutMs: must be above 0");
         let patience = Duration::from_millis(self.timeout_ms);
-        let store = ClaimStore::connect(&url, self.connections, patience);
-        store.context("url")
+        let (authority, connections) = (authority.as_ref(), self.connections);
+        ClaimStore::connect_trusting(&url, authority, connections, patience).context("url")
     }
 }
 

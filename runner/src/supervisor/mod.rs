@@ -40,6 +40,9 @@ const GRACE: Duration = Duration::from_millis(930);
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long a worker may take to say what is to outlive it; meanwhile it serves on.
 const LEGACY: Duration = Duration::from_millis(500);
+/// How long SIGHUP waits for a worker that still checks an older configuration. Most are
+/// ready in milliseconds; one that hangs would keep the mended file out for `startMs`.
+const OVERTAKE: Duration = Duration::from_secs(1);
 /// The longest wait before a crashed worker is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,7 @@ impl Supervisor {
         loop {
             let restart = self.restart.unwrap_or_else(Instant::now);
             let patience = self.succession.as_ref().map(|waiting| waiting.until);
+            let overtake = self.overtake();
             tokio::select! {
                 Some((id, news)) = news.recv() => match news {
                     News::Ready if self.listener.is_none() => {
@@ -167,6 +171,9 @@ impl Supervisor {
                         tracing::warn!(worker = before, "a worker did not say in time what is to outlive it");
                         self.succeed(before, Bytes::new());
                     }
+                }
+                () = sleep_until(overtake.unwrap_or(restart)), if overtake.is_some() => {
+                    self.give_up_candidate();
                 }
                 _ = hup.recv() => self.reload(),
                 _ = term.recv() => break,
@@ -307,6 +314,30 @@ impl Supervisor {
                 "the configuration cannot be served; the one before stays"
             );
         }
+    }
+
+    /// When SIGHUP waits no longer for the worker that checks; `None`: it does not wait, or
+    /// that worker is ready and takes over.
+    fn overtake(&self) -> Option<Instant> {
+        if !self.hup_waiting || self.succession.is_some() || self.listener.is_none() {
+            return None;
+        }
+        let candidate = self.workers.get(&self.candidate?)?;
+        Some(Instant::from_std(candidate.started) + OVERTAKE)
+    }
+
+    /// The configuration is another one by now.
+    fn give_up_candidate(&mut self) {
+        if let Some(id) = self.candidate.take() {
+            tracing::warn!(
+                worker = id,
+                "a worker was not ready when its configuration was replaced; it is killed"
+            );
+            // Dropped, it is killed.
+            self.workers.remove(&id);
+        }
+        self.hup_waiting = false;
+        self.reload();
     }
 
     /// The admin endpoint of a configuration: the one that there is, or a new one.

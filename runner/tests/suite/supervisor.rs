@@ -234,6 +234,43 @@ async fn a_worker_that_does_not_get_ready_is_given_up() {
     assert!(told.contains("not ready after 300 ms"), "{told}");
 }
 
+/// What mends a configuration is not kept waiting by it, and neither is the end.
+#[tokio::test]
+async fn a_worker_that_hangs_while_it_checks_keeps_no_signal_waiting() {
+    let place = Place::new();
+    let fifo = place.config().with_file_name("keys");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let hangs = format!(
+        "worker: {{startMs: 600000}}\nplugins: {{context: {{keyFile: {}}}}}",
+        fifo.display()
+    );
+    let mut runner = place.start();
+    let before = runner.worker();
+    let hang = || {
+        place.configure(&hangs);
+        runner.signal(Signal::HUP);
+        wait_for("a worker that checks", || match runner.workers()[..] {
+            [_, _] => Ok(()),
+            ref workers => Err(format!("{workers:?}")),
+        });
+    };
+    hang();
+    place.configure("limits: {frameMs: 5000}");
+    runner.signal(Signal::HUP);
+    wait_for("the mended configuration", || match runner.workers()[..] {
+        [worker] if worker != before => Ok(()),
+        ref workers => Err(format!("{workers:?}: {}", place.log())),
+    });
+    hang();
+    let began = Instant::now();
+    runner.signal(Signal::TERM);
+    let status = runner.wait();
+    let took = began.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
 #[tokio::test]
 async fn sigterm_drains_within_a_second_and_leaves_the_socket() {
     let place = Place::new();

@@ -1,9 +1,11 @@
 //! A client of the API with the headers that every request needs, each of which
 //! a test can change or leave out.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use anyhow::{Context as _, Result, ensure};
@@ -17,12 +19,45 @@ use crate::token::unique;
 /// The API version that requests ask for.
 pub const API_VERSION: &str = "2024-01-01";
 
+/// Looks at every exchange of the clients that have it; what it finds fails the call.
+#[derive(Clone)]
+pub struct Witness(Arc<dyn Fn(&Exchange<'_>) -> Result<()> + Send + Sync>);
+
+/// A request and its answer.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, as sent.
+    pub target: &'a str,
+    /// What the request's `Content-Type` says.
+    pub content_type: &'a str,
+    /// The request's body.
+    pub body: &'a Bytes,
+    /// The answer.
+    pub reply: &'a Reply,
+}
+
+impl Witness {
+    /// Of this function.
+    pub fn new(look: impl Fn(&Exchange<'_>) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(look))
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
 /// Somebody who uses the API.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: Http,
     base: String,
     token: Option<String>,
+    witness: Option<Witness>,
 }
 
 impl Client {
@@ -36,7 +71,14 @@ impl Client {
             http: Http::from_address(local),
             base: base.trim_end_matches('/').to_owned(),
             token,
+            witness: None,
         }
+    }
+
+    /// The same before a witness.
+    #[must_use]
+    pub fn watched(self, witness: Option<Witness>) -> Self {
+        Self { witness, ..self }
     }
 
     /// The bearer token.
@@ -97,6 +139,8 @@ impl Client {
         let call = Call {
             http: self.http.clone(),
             url: format!("{}{path}", self.base),
+            target: self.base.len(),
+            witness: self.witness.clone(),
             method,
             headers: Ok(HeaderMap::new()),
             body: Bytes::new(),
@@ -122,6 +166,9 @@ pub struct Call {
     http: Http,
     method: Method,
     url: String,
+    /// Where path and query begin in it.
+    target: usize,
+    witness: Option<Witness>,
     /// An impossible header is told when the call is sent.
     headers: Result<HeaderMap>,
     body: Bytes,
@@ -205,9 +252,19 @@ impl Call {
         };
         let mut reply = self
             .http
-            .send(&self.method, &self.url, &headers, self.body)
+            .send(&self.method, &self.url, &headers, self.body.clone())
             .await?;
         reply.correlation_id_sent = correlation_id;
+        if let Some(Witness(look)) = &self.witness {
+            let content_type = headers.get("content-type");
+            look(&Exchange {
+                method: &self.method,
+                target: self.url.get(self.target..).unwrap_or_default(),
+                content_type: content_type.map_or("", |value| value.to_str().unwrap_or_default()),
+                body: &self.body,
+                reply: &reply,
+            })?;
+        }
         Ok(reply)
     }
 }

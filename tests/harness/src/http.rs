@@ -91,7 +91,7 @@ impl Http {
 }
 
 /// A whole answer.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Reply {
     asked: String,
     /// The status code.

@@ -6,6 +6,7 @@
 //! value that stands for them, and with this process if that comes first.
 
 pub mod api;
+pub mod certificates;
 pub mod http;
 mod installation;
 pub mod keycloak;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::certificates::Authority;
 use crate::ports::Port;
 use crate::process::{Leave, Process};
 use crate::services::write_private;
@@ -34,6 +35,8 @@ pub struct Redis {
     port: Port,
     /// Held: nodes of a cluster speak to each other on a second port.
     _bus: Option<Port>,
+    /// Where it speaks TLS.
+    tls: Option<Port>,
     password: String,
     file: PathBuf,
     // Dropped, and removed, after the server has ended.
@@ -46,10 +49,22 @@ impl Redis {
     /// # Errors
     /// Redis is not installed, or does not start; the message shows its log.
     pub async fn start() -> Result<Self> {
-        Self::launch(Alphanumeric.sample_string(&mut rand::rng(), 24), None).await
+        Self::launch(password(), None, None).await
     }
 
-    async fn launch(password: String, bus: Option<Port>) -> Result<Self> {
+    /// The same, which speaks TLS too, with a certificate of this authority.
+    ///
+    /// # Errors
+    /// As [`Redis::start`]; it is built without TLS.
+    pub async fn start_with_tls(authority: &Authority) -> Result<Self> {
+        Self::launch(password(), None, Some(authority)).await
+    }
+
+    async fn launch(
+        password: String,
+        bus: Option<Port>,
+        authority: Option<&Authority>,
+    ) -> Result<Self> {
         let folder = temporary_folder("postern-redis")?;
         let port = Port::free()?;
         let mut settings = vec![
@@ -68,12 +83,25 @@ impl Redis {
                 "cluster-node-timeout 2000".to_owned(),
             ]);
         }
+        let mut tls = None;
+        if let Some(authority) = authority {
+            let (port, own) = (Port::free()?, authority.identity(folder.path(), "redis")?);
+            settings.extend([
+                format!("tls-port {}", port.number()),
+                format!("tls-cert-file {}", own.certificate.display()),
+                format!("tls-key-file {}", own.key.display()),
+                format!("tls-ca-cert-file {}", own.certificate.display()),
+                "tls-auth-clients no".to_owned(),
+            ]);
+            tls = Some(port);
+        }
         let file = folder.path().join("redis.conf");
         write_private(&file, &(settings.join("\n") + "\n"))?;
         Ok(Self {
             process: run(&file, folder.path(), port.address(), &password).await?,
             port,
             _bus: bus,
+            tls,
             password,
             file,
             folder,
@@ -84,6 +112,15 @@ impl Redis {
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://:{}@{}", self.password, self.address())
+    }
+
+    /// `rediss://:<password>@127.0.0.1:<port>`
+    ///
+    /// # Errors
+    /// It was started without TLS.
+    pub fn tls_url(&self) -> Result<String> {
+        let port = self.tls.as_ref().context("started without TLS")?;
+        Ok(format!("rediss://:{}@{}", self.password, port.address()))
     }
 
     /// Where it listens.
@@ -147,10 +184,10 @@ impl RedisCluster {
     /// # Errors
     /// A node does not start, or they do not find each other.
     pub async fn start() -> Result<Self> {
-        let password = Alphanumeric.sample_string(&mut rand::rng(), 24);
+        let password = password();
         let mut nodes = Vec::new();
         for _ in 0..NODES {
-            nodes.push(Redis::launch(password.clone(), Some(Port::free()?)).await?);
+            nodes.push(Redis::launch(password.clone(), Some(Port::free()?), None).await?);
         }
         meet(&nodes, &password)?;
         wait_for(
@@ -184,6 +221,10 @@ impl RedisCluster {
     pub fn nodes(&mut self) -> &mut [Redis] {
         &mut self.nodes
     }
+}
+
+fn password() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), 24)
 }
 
 async fn run(file: &Path, folder: &Path, address: SocketAddr, password: &str) -> Result<Process> {

@@ -17,6 +17,7 @@
 //! stack and still never meet. Those that kill something start one for themselves.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ::http::{HeaderMap, Method};
 use anyhow::{Context as _, Result, anyhow};
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::api::Client;
+use crate::api::{Client, Witness};
 use crate::http::Http;
 use crate::ports::Port;
 use crate::postgres::Durability;
@@ -39,6 +40,7 @@ pub struct Stack {
     url: String,
     issuer: String,
     audience: String,
+    witness: OnceLock<Witness>,
     own: Option<Own>,
 }
 
@@ -116,6 +118,7 @@ impl Stack {
             url,
             issuer,
             audience: AUDIENCE.to_owned(),
+            witness: OnceLock::new(),
             own: Some(Own {
                 services,
                 faults,
@@ -132,6 +135,7 @@ impl Stack {
             url: self.url.clone(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
+            witness: self.witness.clone(),
             own: None,
         }
     }
@@ -142,6 +146,7 @@ impl Stack {
             url,
             issuer,
             audience: std::env::var("ISSUER_AUDIENCE").unwrap_or_else(|_| AUDIENCE.to_owned()),
+            witness: OnceLock::new(),
             own: None,
         })
     }
@@ -244,10 +249,16 @@ impl Stack {
         self.own.as_mut().context("this stack runs elsewhere")
     }
 
+    /// Who looks at every exchange of the clients that are made from now on; the first
+    /// one stays.
+    pub fn watched_by(&self, witness: Witness) {
+        drop(self.witness.set(witness));
+    }
+
     /// Somebody without a token.
     #[must_use]
     pub fn anonymous(&self) -> Client {
-        Client::new(&self.url, None)
+        Client::new(&self.url, None).watched(self.witness.get().cloned())
     }
 
     /// Somebody with this token.
@@ -255,7 +266,8 @@ impl Stack {
     /// # Errors
     /// The issuer does not sign it.
     pub async fn client(&self, token: &Token) -> Result<Client> {
-        Ok(Client::new(&self.url, Some(self.sign(token).await?)))
+        let token = self.sign(token).await?;
+        Ok(self.anonymous().with_token(Some(token)))
     }
 
     /// A platform admin.

@@ -12,12 +12,15 @@
 //! | `security` | every route of the table refuses all that it must refuse, with the code that it must |
 //!
 //! Here is what they share besides the harness: a client that can break the
-//! rules of HTTP, an upstream that tells what reaches it, the control plane's tables, the points
+//! rules of HTTP, the API's own description held against its answers, a runner by itself,
+//! an upstream that tells what reaches it, the control plane's tables, the points
 //! where handlers are held, and the look of what a gateway
 //! refuses by itself.
 
 pub mod database;
+pub mod described;
 pub mod envelope;
 pub mod foreign;
 pub mod points;
 pub mod raw;
+pub mod runner;

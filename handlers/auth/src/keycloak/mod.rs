@@ -159,6 +159,16 @@ impl Keycloak {
         self.exchange(self.http.get(url)).await
     }
 
+    /// Whether it answers; a realm's public page needs no token and its database little.
+    pub(crate) async fn ping(&self) -> Result<(), Failure> {
+        let url = self.at(&["realms", self.account.realm()]);
+        let answer = self.exchange(self.http.get(url)).await?;
+        match answer.status {
+            StatusCode::OK => Ok(()),
+            _ => Err(answer.unexpected("tell of its realm")),
+        }
+    }
+
     /// Asks the admin REST below `/admin/realms`. Segments are encoded one by one.
     pub(crate) async fn admin(
         &self,

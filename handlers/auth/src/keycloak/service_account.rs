@@ -34,6 +34,11 @@ impl ServiceAccount {
         }
     }
 
+    /// The realm that the account is in.
+    pub(super) fn realm(&self) -> &str {
+        &self.realm
+    }
+
     /// A token that is good for the next seconds.
     pub(super) async fn token(&self, keycloak: &Keycloak) -> Result<String, Failure> {
         #[derive(Deserialize)]

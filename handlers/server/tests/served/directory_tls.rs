@@ -3,38 +3,12 @@
 use postern_directory::directory_client::DirectoryClient;
 use postern_directory::get_request::Key;
 use postern_directory::{GetRequest, WatchRequest};
+use postern_harness::certificates::Authority;
 use postern_harness::ports::Port;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::support::{Deployment, file, make_tenant};
-
-/// An authority and who it vouches for.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        Self { pem, issuer }
-    }
-
-    /// A certificate and its key.
-    fn vouch(&self) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
 
 /// A tenant, asked for over a new connection.
 async fn ask(
@@ -56,23 +30,27 @@ async fn ask(
 
 #[tokio::test]
 async fn only_runners_of_the_authority_are_answered() {
-    let (ours, runners, others) = (Authority::new(), Authority::new(), Authority::new());
+    let (ours, runners, others) = (
+        Authority::new().unwrap(),
+        Authority::new().unwrap(),
+        Authority::new().unwrap(),
+    );
     let deployment = Deployment::new().await;
     let folder = deployment.folder.path();
-    let (certificate, key) = ours.vouch();
+    let (certificate, key) = ours.vouch().unwrap();
     let port = Port::free().unwrap();
     let more = json!({
         "directory": port.address().to_string(),
         "directoryTls": {
             "certificate": file(folder, "directory.pem", &certificate),
             "key": file(folder, "directory.key", &key),
-            "clientCa": file(folder, "runners-ca.pem", &runners.pem),
+            "clientCa": file(folder, "runners-ca.pem", runners.pem()),
         },
     });
     let server = deployment.serve_with("a", &more).await;
     let id = make_tenant(&deployment, &server).await;
     let trusting = |authority: &Authority| {
-        let ca = Certificate::from_pem(&authority.pem);
+        let ca = Certificate::from_pem(authority.pem());
         ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(ca)
@@ -81,7 +59,7 @@ async fn only_runners_of_the_authority_are_answered() {
         tls.identity(Identity::from_pem(certificate, key))
     };
     let secure = format!("https://{}", port.address());
-    let runner = showing(trusting(&ours), runners.vouch());
+    let runner = showing(trusting(&ours), runners.vouch().unwrap());
     let answer = ask(&secure, Some(runner), &id).await;
     assert!(
         matches!(answer, Ok(true)),
@@ -93,17 +71,21 @@ async fn only_runners_of_the_authority_are_answered() {
         (
             "another authority's",
             secure.clone(),
-            Some(showing(trusting(&ours), others.vouch())),
+            Some(showing(trusting(&ours), others.vouch().unwrap())),
         ),
         (
             // It is the runner here that hangs up.
             "a server that the runner does not trust",
             secure,
-            Some(showing(trusting(&others), runners.vouch())),
+            Some(showing(trusting(&others), runners.vouch().unwrap())),
         ),
         ("no TLS", format!("http://{}", port.address()), None),
     ] {
         let answer = ask(&address, tls, &id).await;
         assert!(answer.is_err(), "{who}: {answer:?}");
+    }
+    let log = server.process.tail();
+    for told in ["peer sent no certificates", "UnknownIssuer"] {
+        assert!(log.contains(told), "{told}: {log}");
     }
 }

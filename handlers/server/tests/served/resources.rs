@@ -105,7 +105,8 @@ async fn large_answers_are_compressed_on_request() {
 #[tokio::test]
 async fn health_names_each_backend() {
     let deployment = Deployment::new().await;
-    let server = deployment.serve("a").await;
+    let own_claims = json!({"claims": {"url": deployment.database}});
+    let server = deployment.serve_with("a", &own_claims).await;
     let nobody = Caller {
         subject: String::new(),
         ..Caller::platform("none")
@@ -120,7 +121,10 @@ async fn health_names_each_backend() {
         .iter()
         .map(|b| b["name"].clone())
         .collect();
-    assert_eq!(names, [json!("controlPlane"), json!("postgres")]);
+    assert_eq!(
+        names,
+        [json!("controlPlane"), json!("postgres"), json!("claims")]
+    );
     let alive = Request::new(&nobody, Method::GET, "/health")
         .send(&deployment, &server)
         .await

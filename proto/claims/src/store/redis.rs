@@ -4,12 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisResult, Script};
+use postern_redis::{Connection, Servers};
+use redis::{FromRedisValue, RedisResult, Script};
 
-use super::{Claim, ClaimError, Holder, LEASE, UrlError};
+use super::{Claim, ClaimError, Holder, LEASE};
 
 /// KEYS: the claim. ARGV: holder, lease in ms. Ours, or who was there first. A script
 /// that is repeated because its answer was lost finds the claim of its own holder.
@@ -47,19 +45,7 @@ pub(super) struct Redis {
     connection: Mutex<Option<Connection>>,
     /// Held by whoever connects, so that one does.
     connecting: tokio::sync::Mutex<()>,
-    patience: Duration,
     scripts: Scripts,
-}
-
-enum Servers {
-    One(Client),
-    Cluster(Box<ClusterClient>),
-}
-
-#[derive(Clone)]
-enum Connection {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
 }
 
 struct Scripts {
@@ -73,37 +59,11 @@ struct Scripts {
 type Found = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Redis {
-    pub(super) fn single(url: &str, patience: Duration) -> Result<Self, UrlError> {
-        let client = Client::open(url).map_err(|_| UrlError)?;
-        Ok(Self::new(Servers::One(client), patience))
-    }
-
-    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT`: some of its nodes, which
-    /// name the others.
-    pub(super) fn cluster(url: &str, patience: Duration) -> Result<Self, UrlError> {
-        let rest = url.strip_prefix("redis-cluster://").ok_or(UrlError)?;
-        let (login, nodes) = match rest.rsplit_once('@') {
-            Some((login, nodes)) => (format!("{login}@"), nodes),
-            None => (String::new(), rest),
-        };
-        let nodes = nodes
-            .split(',')
-            .map(|node| format!("redis://{login}{node}"));
-        let client = ClusterClient::builder(nodes)
-            .retries(1)
-            .connection_timeout(patience)
-            .response_timeout(patience)
-            .build()
-            .map_err(|_| UrlError)?;
-        Ok(Self::new(Servers::Cluster(Box::new(client)), patience))
-    }
-
-    fn new(servers: Servers, patience: Duration) -> Self {
+    pub(super) fn new(servers: Servers) -> Self {
         Self {
             servers,
             connection: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
-            patience,
             scripts: Scripts {
                 claim: Script::new(CLAIM),
                 extend: Script::new(EXTEND),
@@ -194,11 +154,7 @@ impl Redis {
     ) -> Result<T, ClaimError> {
         let mut again = true;
         loop {
-            let answered = match self.connection().await? {
-                Connection::One(mut connection) => invoke(script, &mut connection).await,
-                Connection::Cluster(mut connection) => invoke(script, &mut connection).await,
-            };
-            match answered {
+            match self.connection().await?.run(script).await {
                 Err(error) if error.is_io_error() || error.is_connection_dropped() => {
                     self.forget_connection();
                     if !std::mem::take(&mut again) {
@@ -221,16 +177,7 @@ impl Redis {
         if let Some(connection) = there {
             return Ok(connection);
         }
-        let connection = match &self.servers {
-            Servers::One(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(self.patience))
-                    .set_response_timeout(Some(self.patience));
-                let made = client.get_multiplexed_async_connection_with_config(&config);
-                Connection::One(made.await?)
-            }
-            Servers::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
-        };
+        let connection = self.servers.connect().await?;
         *self.current() = Some(connection.clone());
         Ok(connection)
     }
@@ -240,13 +187,6 @@ impl Redis {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn invoke<T: FromRedisValue>(
-    script: &redis::ScriptInvocation<'_>,
-    connection: &mut (impl ConnectionLike + Send),
-) -> RedisResult<T> {
-    script.invoke_async(connection).await
 }
 
 impl std::fmt::Debug for Redis {

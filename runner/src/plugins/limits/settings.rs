@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::keys::Naming;
@@ -16,6 +16,7 @@ use super::limiter::Limiter;
 use super::redis::Shared;
 use super::redis::link::Link;
 use super::store::Buckets;
+use crate::store_url::{authority, secret_url};
 
 /// Beyond it a decision would not come within 10 ms when the store stops answering.
 const MOST_PATIENCE: u64 = 1_000;
@@ -36,10 +37,12 @@ pub struct RateLimitSettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RedisSettings {
     /// `redis://[USER:PASSWORD@]HOST:PORT[/DB]`; some nodes of a cluster:
-    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT`.
+    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT`; over TLS `rediss…`.
     pub url: Option<SecretString>,
     /// A file that holds the URL instead.
     pub url_file: Option<PathBuf>,
+    /// PEM file of who vouches for its certificate (default: whom the system trusts).
+    pub authority: Option<PathBuf>,
     /// `exact`: each decision is one script. `leased`: shares are taken ahead.
     #[serde(default)]
     pub mode: Mode,
@@ -119,20 +122,14 @@ impl RateLimitSettings {
 
 impl RedisSettings {
     fn link(&self) -> anyhow::Result<Link> {
-        let url = match (&self.url, &self.url_file) {
-            (Some(url), None) => url.expose_secret().to_owned(),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.with_context(|| format!("urlFile: {}", path.display()))?;
-                text.trim().to_owned()
-            }
-            _ => bail!("one of url and urlFile, and not both"),
-        };
+        let url = secret_url(self.url.as_ref(), self.url_file.as_deref())?;
+        let authority = authority(self.authority.as_deref())?;
         ensure!(
             (1..=MOST_PATIENCE).contains(&self.timeout_ms),
             "timeoutMs: must be 1 to {MOST_PATIENCE}"
         );
-        Link::new(&url, Duration::from_millis(self.timeout_ms)).context("url")
+        let patience = Duration::from_millis(self.timeout_ms);
+        Link::new(&url, authority.as_ref(), patience).context("url")
     }
 }
 

@@ -10,6 +10,7 @@ use postern_harness::services::{AUDIENCE, Plan};
 use postern_harness::stack::{Stack, Tenant};
 use postern_harness::token::{Token, unique};
 use postern_harness::wait_for;
+use postern_suites::described::described;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -64,6 +65,7 @@ impl World {
             plan.runner = json!({"plugins": {"jwt": {"issuers": issuers(plan, &url, &platform)}}});
         })
         .await?;
+        described(&stack).await?;
         Ok(Self {
             stack,
             keycloak_url: url,

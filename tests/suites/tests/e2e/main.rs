@@ -36,6 +36,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use postern_harness::stack::{Stack, Tenant, Workspace};
 use postern_harness::wait_for;
+use postern_suites::described::described;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -47,7 +48,13 @@ const ANY: &str = "/v1/platform/info";
 const SOON: Duration = Duration::from_secs(10);
 
 async fn stack() -> &'static Stack {
-    Stack::shared().await.expect("the stack starts")
+    static WATCHED: OnceCell<&'static Stack> = OnceCell::const_new();
+    let watched = async || {
+        let stack = Stack::shared().await.expect("the stack starts");
+        described(stack).await.expect("a description");
+        stack
+    };
+    WATCHED.get_or_init(watched).await
 }
 
 /// A stack whose database, keys and handlers the test can reach.

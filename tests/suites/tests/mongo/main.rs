@@ -19,6 +19,7 @@ use postern_harness::api::{Call, Client};
 use postern_harness::mongo::Mongo;
 use postern_harness::stack::{Stack, Tenant, Workspace};
 use postern_harness::wait_for;
+use postern_suites::described::described;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -38,6 +39,7 @@ async fn start() -> Result<World> {
         plan.handlers = json!({"mongo": {"url": url}, "idempotency": {"sweepMs": 1000}});
     })
     .await?;
+    described(&stack).await?;
     Ok(World { stack, mongo })
 }
 

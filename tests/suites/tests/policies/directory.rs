@@ -3,14 +3,18 @@
 //!
 //! On a paused clock and at every phase: `runner/src/plugins/authorize/directory/tests.rs`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use postern_harness::api::Client;
-use postern_harness::http::Reply;
+use postern_harness::certificates::{Authority, Identity};
+use postern_harness::http::{Http, Reply};
+use postern_harness::ports::Port;
 use postern_harness::proxy::{SocketProxy, Wire};
 use postern_harness::stack::{Stack, Tenant};
-use postern_harness::wait_for;
+use postern_harness::{temporary_folder, wait_for};
+use postern_suites::runner::Runner;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -190,6 +194,70 @@ async fn without_a_directory_who_is_known_is_served_for_a_while() -> Result<()> 
         ask(&known).await?.refused(403, "TENANT_SUSPENDED")?;
         status(&admin, &known, "active").await?;
         println!("{away:?}: known for {took:?}, slowest answer {slowest:?}");
+    }
+    Ok(())
+}
+
+/// The runner's process and the handlers' over TCP: each shows a certificate, and one that
+/// is refused is told of on both sides.
+#[tokio::test]
+async fn over_tcp_both_processes_show_a_certificate() -> Result<()> {
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let (folder, port) = (temporary_folder("postern-mtls")?, Port::free()?);
+    let folder = folder.path();
+    let (own, stranger) = (
+        ours.identity(folder, "runner")?,
+        others.identity(folder, "stranger")?,
+    );
+    let (ca, other_ca) = (ours.write(folder, "ours")?, others.write(folder, "others")?);
+    let serving = ours.identity(folder, "directory")?;
+    let plugins = |ca: &Path, own: &Identity| {
+        json!({"authorize": {
+            "directory": format!("https://localhost:{}", port.number()),
+            "directoryTls": {"authority": ca, "certificate": own.certificate, "key": own.key},
+        }})
+    };
+    let stack = Stack::start_with(|plan| {
+        plan.handlers = json!({
+            "directory": port.address().to_string(),
+            "directoryTls": {"certificate": serving.certificate, "key": serving.key, "clientCa": ca},
+        });
+        plan.runner = json!({"plugins": plugins(&ca, &own)});
+    })
+    .await?;
+    let (admin, acme) = (
+        stack.platform_admin().await?,
+        stack.with_tenant("acme").await?,
+    );
+    until_let_in(&acme).await?;
+    status(&admin, &acme, "suspended").await?;
+    until_refused(&acme, SOON).await?;
+
+    let log = stack.folder()?.join("data/handlers.log");
+    for (what, plugins, told_by_runner, told_by_handlers) in [
+        (
+            "a runner of another authority",
+            plugins(&ca, &stranger),
+            "cannot be watched",
+            "invalid peer certificate: UnknownIssuer",
+        ),
+        (
+            "a directory of another authority",
+            plugins(&other_ca, &own),
+            "invalid peer certificate: UnknownIssuer",
+            "received fatal alert: UnknownCA",
+        ),
+    ] {
+        let runner = Runner::launch(&plugins)?;
+        wait_for("both sides to say so", SOON, async || {
+            let (runner, handlers) = (runner.process.tail(), std::fs::read_to_string(&log)?);
+            ensure!(runner.contains(told_by_runner), "{what}: {runner}");
+            ensure!(handlers.contains(told_by_handlers), "{what}: {handlers}");
+            Ok(())
+        })
+        .await?;
+        let ready = format!("{}/readyz", runner.admin_url());
+        Http::from_address(None).get(&ready).await?.expect(503)?;
     }
     Ok(())
 }

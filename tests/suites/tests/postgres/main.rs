@@ -23,6 +23,7 @@ use anyhow::{Result, ensure};
 use postern_harness::http::Reply;
 use postern_harness::stack::{Stack, Tenant, Workspace};
 use postern_harness::wait_for;
+use postern_suites::described::described;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -34,9 +35,11 @@ async fn stack() -> &'static Stack {
     static SHARED: OnceCell<Stack> = OnceCell::const_new();
     SHARED
         .get_or_init(async || {
-            Stack::start_with(|plan| plan.postgres = true)
+            let stack = Stack::start_with(|plan| plan.postgres = true)
                 .await
-                .expect("the stack starts")
+                .expect("the stack starts");
+            described(&stack).await.expect("a description");
+            stack
         })
         .await
 }

@@ -1,5 +1,6 @@
 //! Following the watch: what it tells is what the cache may be trusted for.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +23,7 @@ impl Directory {
     pub(in super::super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             let mut pause = Duration::ZERO;
+            let mut told = false;
             loop {
                 let reason = self.follow(self.client()).await;
                 // A new connection each time, and for whoever asks too: the old one may be
@@ -29,8 +31,11 @@ impl Directory {
                 // that everybody asks again over the new one.
                 self.connection.send_replace(self.address.client());
                 if self.lost() {
+                    told = false;
                     tracing::warn!(reason, "the directory is no longer watched; reconnecting");
                     pause = Duration::ZERO;
+                } else if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(reason, "the directory cannot be watched; trying again");
                 }
                 sleep(pause).await;
                 pause = (pause * 2).clamp(MIN_RECONNECT, MAX_RECONNECT);
@@ -47,7 +52,7 @@ impl Directory {
         const SILENT: &str = "no heartbeat in time";
         let mut events = match timeout(SILENCE, client.watch(WatchRequest {})).await {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return status.to_string(),
+            Ok(Err(status)) => return why(&status),
             Err(_) => return SILENT.into(),
         };
         let mut first = true;
@@ -55,7 +60,7 @@ impl Directory {
             match timeout(SILENCE, events.message()).await {
                 Ok(Ok(Some(event))) => self.take(event, std::mem::take(&mut first)),
                 Ok(Ok(None)) => return "the stream ended".into(),
-                Ok(Err(status)) => return status.to_string(),
+                Ok(Err(status)) => return why(&status),
                 Err(_) => return SILENT.into(),
             }
         }
@@ -89,4 +94,16 @@ impl Directory {
         let _link = self.link();
         self.live.swap(0, Ordering::AcqRel) != 0
     }
+}
+
+/// With its causes: that a certificate was refused is the last one.
+fn why(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -8,12 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
-use ::redis::cluster::ClusterClient;
-use ::redis::cluster_async::ClusterConnection;
-use ::redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisResult, ScriptInvocation};
-use anyhow::Context as _;
+use ::redis::{FromRedisValue, ScriptInvocation};
 use arc_swap::ArcSwapOption;
+use postern_redis::{Authority, Connection, Servers, UrlError};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -41,41 +38,17 @@ pub(crate) struct Link {
     down: Notify,
 }
 
-enum Servers {
-    One(Client),
-    Cluster(Box<ClusterClient>),
-}
-
-#[derive(Clone)]
-enum Connection {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
 impl Link {
-    /// `redis://[USER:PASSWORD@]HOST:PORT[/DB]`, or `redis-cluster://[USER:PASSWORD@]HOST:PORT,…`
-    /// with some of the nodes, which name the others. Not connected yet.
+    /// The store of a URL, for whose certificate `authority` vouches. Not connected yet.
     ///
     /// # Errors
-    /// What is wrong, without the URL: it may hold a password.
-    pub(crate) fn new(url: &str, patience: Duration) -> anyhow::Result<Self> {
-        const WRONG: &str = "is neither redis://HOST:PORT nor redis-cluster://HOST:PORT,HOST:PORT";
-        let servers = match url.strip_prefix("redis-cluster://") {
-            None => Servers::One(Client::open(url).ok().context(WRONG)?),
-            Some(rest) => {
-                let (login, nodes) = rest.rsplit_once('@').unwrap_or(("", rest));
-                let at = if login.is_empty() { "" } else { "@" };
-                let nodes = nodes
-                    .split(',')
-                    .map(|node| format!("redis://{login}{at}{node}"));
-                let client = ClusterClient::builder(nodes)
-                    .retries(1)
-                    .connection_timeout(CONNECT)
-                    .response_timeout(CONNECT)
-                    .build();
-                Servers::Cluster(Box::new(client.ok().context(WRONG)?))
-            }
-        };
+    /// It is none.
+    pub(crate) fn new(
+        url: &str,
+        authority: Option<&Authority>,
+        patience: Duration,
+    ) -> Result<Self, UrlError> {
+        let servers = Servers::new(url, authority, CONNECT)?;
         Ok(Self {
             servers,
             patience,
@@ -85,7 +58,7 @@ impl Link {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.servers, Servers::Cluster(_))
+        self.servers.is_cluster()
     }
 
     /// Whether the store is worth asking.
@@ -99,14 +72,7 @@ impl Link {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, Away> {
         let connection = self.up.load_full().ok_or(Away)?;
-        let answer = match Connection::clone(&connection) {
-            Connection::One(mut connection) => {
-                timeout(self.patience, invoke(script, &mut connection)).await
-            }
-            Connection::Cluster(mut connection) => {
-                timeout(self.patience, invoke(script, &mut connection)).await
-            }
-        };
+        let answer = timeout(self.patience, connection.run(script)).await;
         let reason = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),
@@ -140,7 +106,7 @@ impl Link {
     async fn connect_again_and_again(&self) {
         let mut told = false;
         loop {
-            match timeout(CONNECT, self.connect()).await {
+            match timeout(CONNECT, self.servers.connect()).await {
                 Ok(Ok(connection)) => {
                     told = false;
                     self.serve(connection).await;
@@ -162,7 +128,7 @@ impl Link {
     }
 
     /// Says up for as long as the connection answers.
-    async fn serve(&self, mut connection: Connection) {
+    async fn serve(&self, connection: Connection) {
         while matches!(timeout(PROBE, connection.ping()).await, Ok(Ok(()))) {
             if !self.is_up() {
                 self.up.store(Some(Arc::new(connection.clone())));
@@ -177,35 +143,4 @@ impl Link {
             tracing::warn!("the store of limits does not answer; connecting anew");
         }
     }
-
-    async fn connect(&self) -> RedisResult<Connection> {
-        Ok(match &self.servers {
-            Servers::One(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(CONNECT));
-                let made = client.get_multiplexed_async_connection_with_config(&config);
-                Connection::One(made.await?)
-            }
-            Servers::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
-        })
-    }
-}
-
-impl Connection {
-    async fn ping(&mut self) -> RedisResult<()> {
-        let ping = ::redis::cmd("PING");
-        match self {
-            Self::One(connection) => ping.query_async(connection).await,
-            Self::Cluster(connection) => ping.query_async(connection).await,
-        }
-    }
-}
-
-/// By its hash; a server that does not know it is sent the text once.
-async fn invoke<T: FromRedisValue>(
-    script: &ScriptInvocation<'_>,
-    connection: &mut (impl ConnectionLike + Send),
-) -> RedisResult<T> {
-    script.invoke_async(connection).await
 }

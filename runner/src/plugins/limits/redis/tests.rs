@@ -112,7 +112,7 @@ async fn the_script_decides_as_the_function_does() -> Result<()> {
 }
 
 async fn shared(url: &str) -> Result<(Shared, CancellationToken)> {
-    let link = Arc::new(Link::new(url, Duration::from_secs(1))?);
+    let link = Arc::new(Link::new(url, None, Duration::from_secs(1))?);
     let stop = CancellationToken::new();
     tokio::spawn(Arc::clone(&link).keep(stop.clone()));
     wait_for("the store to be up", Duration::from_secs(10), async || {
@@ -207,7 +207,7 @@ async fn in_a_cluster_all_or_nothing_holds_across_slots() -> Result<()> {
 #[tokio::test]
 async fn a_store_that_stops_is_asked_by_nobody_until_it_answers() -> Result<()> {
     let redis = Redis::start().await?;
-    let link = Arc::new(Link::new(&redis.url(), Duration::from_millis(20))?);
+    let link = Arc::new(Link::new(&redis.url(), None, Duration::from_millis(20))?);
     tokio::spawn(Arc::clone(&link).keep(CancellationToken::new()));
     let up = async || {
         wait_for("the store to be up", Duration::from_secs(10), async || {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
+use postern_harness::certificates::Authority;
 use postern_harness::redis::{Redis, RedisCluster};
-use postern_harness::wait_for;
+use postern_harness::{temporary_folder, wait_for};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -153,4 +154,32 @@ async fn a_cluster_decides_for_all_and_survives_a_node() -> Result<()> {
         },
     )
     .await
+}
+
+/// A runner takes a store's word only from whom the operator trusts.
+#[tokio::test]
+async fn a_store_over_tls_is_known_by_its_authority() -> Result<()> {
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let (redis, folder) = (
+        Redis::start_with_tls(&ours).await?,
+        temporary_folder("postern-tls")?,
+    );
+    let caller = [192, 0, 2, 9].into();
+    let conf = json!({"rate": 1, "burst": 3});
+    let section = |authority| json!({"redis": {"url": redis.tls_url().unwrap(), "timeoutMs": 1000, "authority": authority}});
+    let knows = Runner::with_store(&section(ours.write(folder.path(), "ours")?)).await?;
+    ensure!(knows.asking(&conf).await?.passed(caller, 5).await? == 3);
+    let again = Runner::with_store(&section(ours.write(folder.path(), "again")?)).await?;
+    ensure!(
+        again.asking(&conf).await?.passed(caller, 1).await? == 0,
+        "they share one limit"
+    );
+    let stranger = Runner::start(&section(others.write(folder.path(), "others")?)).await?;
+    let told = async || {
+        let log = stranger.log();
+        ensure!(log.contains("cannot be reached"), "{log}");
+        Ok(())
+    };
+    wait_for("the runner to say why", Duration::from_secs(20), told).await?;
+    stranger.store_is(0.0).await
 }
