@@ -18,6 +18,10 @@ const NAMESPACE_EXISTS: i32 = 48;
 const WRITE_CONFLICT: i32 = 112;
 const DUPLICATE_KEY: i32 = 11_000;
 
+/// What a check within an expression means.
+const TOO_MUCH: &str = "loops over, copies or searches more of one document than a request may; \
+    narrow it with $match, $project, $filter or $slice first";
+
 /// The number of a server's error.
 pub(crate) fn number(error: &Error) -> Option<i32> {
     match &*error.kind {
@@ -90,6 +94,10 @@ pub(crate) fn failure_in(argument: &str, error: Error) -> Failure {
             &format!("a document with this {} exists", duplicate(&error)),
         ),
         Meaning::Invalid => refused(Code::DocumentInvalid, &invalid(&error)),
+        // An error that the wall's own checks raise.
+        Meaning::Input if error.to_string().contains(crate::wall::MARK) => {
+            Failure::invalid_field(argument, TOO_MUCH)
+        }
         Meaning::Input => {
             tracing::info!(%error, "refused by MongoDB");
             let name = number(&error).map(code::name).unwrap_or_default();

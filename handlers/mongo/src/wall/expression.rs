@@ -5,7 +5,13 @@
 //! `$accumulator` (code), `$getField` and `$setField` (names that are computed),
 //! `$meta`, `$rand`.
 
-use bson::{Bson, Document, doc};
+mod cost;
+
+use bson::{Bson, Document};
+
+pub(super) use cost::Load;
+pub(crate) use cost::MARK;
+use cost::{Loop, OURS};
 
 use super::{At, Budget, Refused, TENANT, WORKSPACE, array, object, path, string};
 
@@ -32,6 +38,8 @@ pub(super) enum Expression {
     Switch(Vec<(Expression, Expression)>, Option<Box<Expression>>),
     /// `$sortArray` by the elements or by their fields.
     SortArray(Box<Expression>, Bson),
+    /// `$map`, `$filter`, `$reduce`.
+    Loop(Box<Loop>),
 }
 
 /// Operators over a list of arguments.
@@ -240,51 +248,6 @@ impl Expression {
             plain => Ok(Self::Value(plain.clone())),
         })
     }
-
-    pub(super) fn to_bson(&self) -> Bson {
-        let object = |fields: &[(String, Self)]| {
-            fields
-                .iter()
-                .map(|(name, field)| (name.clone(), field.to_bson()))
-                .collect::<Document>()
-        };
-        let one = |operator: &str, argument: Bson| {
-            Bson::Document([(operator.to_owned(), argument)].into_iter().collect())
-        };
-        match self {
-            Self::Value(value) => value.clone(),
-            Self::Literal(value) => one("$literal", value.clone()),
-            Self::Field(path) => Bson::String(format!("${path}")),
-            Self::Var(name) => Bson::String(format!("$${name}")),
-            Self::Object(fields) => Bson::Document(object(fields)),
-            Self::Array(items) => Bson::Array(items.iter().map(Self::to_bson).collect()),
-            Self::Call(operator, argument) => one(operator, argument.to_bson()),
-            Self::Named(operator, arguments) => {
-                let arguments = arguments
-                    .iter()
-                    .map(|(name, argument)| ((*name).to_owned(), argument.to_bson()));
-                one(operator, Bson::Document(arguments.collect()))
-            }
-            Self::Let(vars, within) => one(
-                "$let",
-                Bson::Document(doc! { "vars": object(vars), "in": within.to_bson() }),
-            ),
-            Self::Switch(branches, default) => {
-                let branches = branches
-                    .iter()
-                    .map(|(case, then)| doc! { "case": case.to_bson(), "then": then.to_bson() });
-                let mut switch = doc! { "branches": branches.collect::<Vec<_>>() };
-                if let Some(default) = default {
-                    switch.insert("default", default.to_bson());
-                }
-                one("$switch", Bson::Document(switch))
-            }
-            Self::SortArray(input, by) => one(
-                "$sortArray",
-                Bson::Document(doc! { "input": input.to_bson(), "sortBy": by.clone() }),
-            ),
-        }
-    }
 }
 
 fn list(items: &[Bson], budget: &mut Budget, at: &At<'_>) -> Result<Vec<Expression>, Refused> {
@@ -424,6 +387,9 @@ fn constant_regex(arguments: &Document, budget: &mut Budget, at: &At<'_>) -> Res
 /// The name of a variable that a client binds.
 pub(super) fn variable<'v>(name: &'v str, at: &At<'_>) -> Result<&'v str, Refused> {
     let mut bytes = name.bytes();
+    if name.starts_with(OURS) {
+        return Err(at.refused(format!("must not begin with {OURS}")));
+    }
     let good = name.len() <= 64
         && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -526,14 +492,18 @@ fn over_elements(
     let body = budget.bound(&[element], |budget| {
         Expression::read(body, budget, &at.field(each))
     })?;
-    let element = Expression::Value(Bson::String(element.to_owned()));
-    let mut read = vec![("input", input), ("as", element), (each, body)];
-    for name in optional {
-        if let Some(argument) = arguments.get(*name) {
-            read.push((*name, Expression::read(argument, budget, &at.field(name))?));
-        }
-    }
-    Ok(Expression::Named(operator, read))
+    let limit = optional
+        .first()
+        .and_then(|name| Some((*name, arguments.get(*name)?)))
+        .map(|(name, limit)| Expression::read(limit, budget, &at.field(name)));
+    Ok(Expression::Loop(Box::new(Loop {
+        operator,
+        input,
+        element: element.to_owned(),
+        initial: None,
+        body,
+        limit: limit.transpose()?,
+    })))
 }
 
 fn reduce(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
@@ -549,10 +519,20 @@ fn reduce(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expressio
     let body = budget.bound(&["this", "value"], |budget| {
         Expression::read(body, budget, &at.field("in"))
     })?;
-    Ok(Expression::Named(
-        "$reduce",
-        vec![("input", input), ("initialValue", initial), ("in", body)],
-    ))
+    let reduce = Loop {
+        operator: "$reduce",
+        input,
+        element: "this".to_owned(),
+        initial: Some(initial),
+        body,
+        limit: None,
+    };
+    if reduce.doubles() {
+        return Err(at
+            .field("in")
+            .refused("may hold $$value more than once: it would double with every element"));
+    }
+    Ok(Expression::Loop(Box::new(reduce)))
 }
 
 fn sort_array(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expression, Refused> {
@@ -561,11 +541,11 @@ fn sort_array(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expre
     let input = Expression::read(needed(arguments, "input", at)?, budget, &at.field("input"))?;
     let by_at = at.field("sortBy");
     let by = match needed(arguments, "sortBy", at)? {
-        Bson::Document(fields) => {
-            Bson::Document(budget
+        Bson::Document(fields) => Bson::Document(
+            budget
                 .inside(|budget| super::projection::Sort::read(fields, budget, &by_at))?
-                .to_bson())
-        }
+                .to_bson(),
+        ),
         direction => Bson::Int32(super::projection::direction(direction, &by_at)?),
     };
     Ok(Expression::SortArray(Box::new(input), by))
@@ -633,9 +613,13 @@ impl Accumulator {
         Ok(Self(operator, Expression::read(argument, budget, &at)?))
     }
 
-    pub(super) fn to_bson(&self) -> Bson {
+    pub(super) fn expression(&self) -> &Expression {
+        &self.1
+    }
+
+    pub(super) fn to_bson(&self, load: Load) -> Bson {
         Bson::Document(
-            [(self.0.to_owned(), self.1.to_bson())]
+            [(self.0.to_owned(), self.1.to_bson(load))]
                 .into_iter()
                 .collect(),
         )

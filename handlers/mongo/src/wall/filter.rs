@@ -7,7 +7,7 @@
 
 use bson::{Bson, Document, doc};
 
-use super::expression::Expression;
+use super::expression::{Expression, Load};
 use super::{At, Budget, Refused, array, object, path, pattern, string, value, whole};
 
 /// Conditions that all hold.
@@ -203,7 +203,11 @@ impl Filter {
     /// expression holds. Every condition stands in a document of its own, so that none
     /// replaces another on the same field.
     pub(super) fn behind(&self, holds: Option<&Bson>) -> Document {
-        let behind = |condition: &Condition| condition.behind(holds);
+        self.bson(holds, Load::of(&self.expressions()))
+    }
+
+    fn bson(&self, holds: Option<&Bson>, load: Load) -> Document {
+        let behind = |condition: &Condition| condition.behind(holds, load);
         match self.0.as_slice() {
             [] => Document::new(),
             [one] => behind(one),
@@ -439,14 +443,14 @@ fn test(
 }
 
 impl Condition {
-    fn behind(&self, holds: Option<&Bson>) -> Document {
+    fn behind(&self, holds: Option<&Bson>, load: Load) -> Document {
         match self {
             Self::Logic(operator, filters) => {
-                let filters = filters.iter().map(|filter| filter.behind(holds));
+                let filters = filters.iter().map(|filter| filter.bson(holds, load));
                 doc! { *operator: filters.collect::<Vec<_>>() }
             }
             Self::Expression(expression) => {
-                let expression = expression.to_bson();
+                let expression = expression.to_bson(load);
                 match holds {
                     None => doc! { "$expr": expression },
                     Some(holds) => doc! { "$expr": { "$cond": [holds, expression, false] } },

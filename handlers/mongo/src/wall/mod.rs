@@ -30,6 +30,7 @@ use bson::{Bson, Document, bson, doc};
 use postern_common::Failure;
 use postern_contract::Detail;
 
+pub(crate) use expression::MARK;
 pub(crate) use filter::Filter;
 pub(crate) use path::{collection, field_path};
 pub(crate) use pipeline::Pipeline;

@@ -6,9 +6,11 @@
 
 use bson::{Bson, Document, doc};
 
-use super::expression::{Accumulator, Expression, computed, variables};
+use super::expression::{Accumulator, Expression, Load, computed, variables};
 use super::projection::Sort;
-use super::{At, Budget, Filter, Refused, Wall, array, barrier, object, path, string, whole};
+use super::{
+    At, Budget, Filter, Refused, TENANT, Wall, array, barrier, object, path, string, whole,
+};
 
 /// The stages of a client.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -111,6 +113,10 @@ const GRANULARITIES: [&str; 13] = [
 const MAX_SAMPLE: i64 = 10_000;
 /// Buckets of one `$bucket` or `$bucketAuto`.
 const MAX_BUCKETS: i64 = 1_000;
+/// Stages that do nothing in front of one that is slow.
+const LOOKS: usize = 12;
+/// How often a document may come to hold what it was, before it is measured.
+const MAX_GROWN: u64 = 16;
 /// Joins in one another.
 const MAX_LOOKUPS: usize = 4;
 
@@ -132,18 +138,41 @@ impl Pipeline {
         wall.head().into_iter().chain(self.stages(wall)).collect()
     }
 
-    fn stages(&self, wall: &Wall) -> impl Iterator<Item = Document> {
-        self.0.iter().flat_map(move |stage| {
+    fn stages(&self, wall: &Wall) -> Vec<Document> {
+        let mut stages = Vec::with_capacity(self.0.len());
+        let mut grown = 1_u64;
+        for stage in &self.0 {
+            let expressions = stage.expressions();
+            let load = Load::of(&expressions);
+            if load.is_slow() {
+                stages.extend(std::iter::repeat_with(look).take(LOOKS));
+            }
             // A condition that the server moved would meet others' documents, or these
             // before the stages that they were to go through.
-            let computes =
-                matches!(stage, Stage::Match(filter) if !filter.expressions().is_empty());
-            computes
-                .then(barrier)
-                .into_iter()
-                .chain([stage.to_bson(wall)])
-        })
+            if matches!(stage, Stage::Match(_)) && !expressions.is_empty() {
+                stages.push(barrier());
+            }
+            stages.push(stage.to_bson(wall, load));
+            grown = grown.saturating_mul(stage.growth());
+            if grown > MAX_GROWN {
+                stages.extend([barrier(), fits()]);
+                grown = 1;
+            }
+        }
+        stages
     }
+}
+
+/// A stage that does nothing. The server looks at its clock once in 128 calls of a stage:
+/// documents in which something is slow go through so many that it is in time.
+fn look() -> Document {
+    doc! { "$unwind": { "path": format!("${TENANT}.look"), "preserveNullAndEmptyArrays": true } }
+}
+
+/// Lets documents of at most 16 MiB by; others are an error of the server's. What doubles
+/// from stage to stage would be beyond every bound in a short pipeline.
+fn fits() -> Document {
+    doc! { "$match": { "$expr": { "$gte": [{ "$bsonSize": "$$ROOT" }, 0] } } }
 }
 
 fn read_stages(
@@ -486,26 +515,37 @@ fn bucket_auto(fields: &Document, budget: &mut Budget, at: &At<'_>) -> Result<St
     })
 }
 
-fn gathered(fields: &[(String, Accumulator)]) -> Document {
+fn gathered(fields: &[(String, Accumulator)], load: Load) -> Document {
     fields
         .iter()
-        .map(|(name, field)| (name.clone(), field.to_bson()))
+        .map(|(name, field)| (name.clone(), field.to_bson(load)))
         .collect()
 }
 
-fn expressions(fields: &[(String, Expression)]) -> Document {
+fn expressions(fields: &[(String, Expression)], load: Load) -> Document {
     fields
         .iter()
-        .map(|(name, field)| (name.clone(), field.to_bson()))
+        .map(|(name, field)| (name.clone(), field.to_bson(load)))
         .collect()
 }
 
 impl Shown {
-    fn all(fields: &[(String, Self)]) -> Document {
+    /// What is computed, at any depth.
+    fn expressions<'s>(fields: &'s [(String, Self)], found: &mut Vec<&'s Expression>) {
+        for (_, field) in fields {
+            match field {
+                Self::Plain(_) => {}
+                Self::Nested(fields) => Self::expressions(fields, found),
+                Self::Computed(expression) => found.push(expression),
+            }
+        }
+    }
+
+    fn all(fields: &[(String, Self)], load: Load) -> Document {
         let one = |field: &Self| match field {
             Self::Plain(shown) => Bson::Boolean(*shown),
-            Self::Nested(fields) => Bson::Document(Self::all(fields)),
-            Self::Computed(expression) => expression.to_bson(),
+            Self::Nested(fields) => Bson::Document(Self::all(fields, load)),
+            Self::Computed(expression) => expression.to_bson(load),
         };
         fields
             .iter()
@@ -515,18 +555,67 @@ impl Shown {
 }
 
 impl Stage {
-    fn to_bson(&self, wall: &Wall) -> Document {
+    /// What it computes.
+    fn expressions(&self) -> Vec<&Expression> {
+        let mut found = Vec::new();
+        match self {
+            Self::Match(filter) => found = filter.expressions(),
+            Self::Group { id: by, fields }
+            | Self::Bucket {
+                by, output: fields, ..
+            }
+            | Self::BucketAuto {
+                by, output: fields, ..
+            } => {
+                found.push(by);
+                found.extend(fields.iter().map(|(_, field)| field.expression()));
+            }
+            Self::Project(fields) => Shown::expressions(fields, &mut found),
+            Self::AddFields(fields) => found.extend(fields.iter().map(|(_, field)| field)),
+            Self::Lookup(lookup) => found.extend(lookup.vars.iter().map(|(_, var)| var)),
+            Self::SortByCount(one) | Self::ReplaceRoot(one) => found.push(one),
+            Self::Sort(_)
+            | Self::Limit(_)
+            | Self::Skip(_)
+            | Self::Unwind { .. }
+            | Self::Unset(_)
+            | Self::Count(_)
+            | Self::Facet(_)
+            | Self::Sample(_) => {}
+        }
+        found
+    }
+
+    /// How often a document that comes out may hold what one that went in did.
+    fn growth(&self) -> u64 {
+        let copies = || {
+            let all = self.expressions();
+            let copies = all.iter().map(|one| one.copies(1, &mut Vec::new()));
+            copies.fold(0, u64::saturating_add)
+        };
+        match self {
+            Self::AddFields(_) | Self::Project(_) => copies().saturating_add(1),
+            Self::Group { .. }
+            | Self::Bucket { .. }
+            | Self::BucketAuto { .. }
+            | Self::ReplaceRoot(_) => copies().max(1),
+            Self::Lookup(_) | Self::Facet(_) => 2,
+            _ => 1,
+        }
+    }
+
+    fn to_bson(&self, wall: &Wall, load: Load) -> Document {
         match self {
             Self::Match(filter) => doc! { "$match": filter.to_bson() },
             Self::Group { id, fields } => {
-                let mut group = doc! { "_id": id.to_bson() };
-                group.extend(gathered(fields));
+                let mut group = doc! { "_id": id.to_bson(load) };
+                group.extend(gathered(fields, load));
                 doc! { "$group": group }
             }
             Self::Sort(sort) => doc! { "$sort": sort.to_bson() },
             Self::Limit(limit) => doc! { "$limit": *limit },
             Self::Skip(skip) => doc! { "$skip": *skip },
-            Self::Project(fields) => doc! { "$project": Shown::all(fields) },
+            Self::Project(fields) => doc! { "$project": Shown::all(fields, load) },
             Self::Unwind {
                 path,
                 index,
@@ -539,8 +628,8 @@ impl Stage {
                 }
                 doc! { "$unwind": options }
             }
-            Self::Lookup(lookup) => doc! { "$lookup": lookup.to_bson(wall) },
-            Self::AddFields(fields) => doc! { "$addFields": expressions(fields) },
+            Self::Lookup(lookup) => doc! { "$lookup": lookup.to_bson(wall, load) },
+            Self::AddFields(fields) => doc! { "$addFields": expressions(fields, load) },
             Self::Unset(paths) => doc! { "$unset": paths.clone() },
             Self::Count(name) => doc! { "$count": name },
             Self::Bucket {
@@ -550,11 +639,11 @@ impl Stage {
                 output,
             } => {
                 let mut options =
-                    doc! { "groupBy": by.to_bson(), "boundaries": boundaries.clone() };
+                    doc! { "groupBy": by.to_bson(load), "boundaries": boundaries.clone() };
                 if let Some(default) = default {
                     options.insert("default", default.clone());
                 }
-                doc! { "$bucket": with_output(options, output) }
+                doc! { "$bucket": with_output(options, output, load) }
             }
             Self::BucketAuto {
                 by,
@@ -562,16 +651,17 @@ impl Stage {
                 granularity,
                 output,
             } => {
-                let mut options = doc! { "groupBy": by.to_bson(), "buckets": *buckets };
+                let mut options = doc! { "groupBy": by.to_bson(load), "buckets": *buckets };
                 if let Some(granularity) = granularity {
                     options.insert("granularity", *granularity);
                 }
-                doc! { "$bucketAuto": with_output(options, output) }
+                doc! { "$bucketAuto": with_output(options, output, load) }
             }
             Self::Facet(facets) => {
                 // The stages before have read the documents; a facet reads none of its own.
                 let stages = |pipeline: &Pipeline| {
-                    Bson::Array(pipeline.stages(wall).map(Bson::Document).collect())
+                    let stages = pipeline.stages(wall).into_iter();
+                    Bson::Array(stages.map(Bson::Document).collect())
                 };
                 let facets: Document = facets
                     .iter()
@@ -579,30 +669,30 @@ impl Stage {
                     .collect();
                 doc! { "$facet": facets }
             }
-            Self::SortByCount(by) => doc! { "$sortByCount": by.to_bson() },
-            Self::ReplaceRoot(root) => doc! { "$replaceRoot": { "newRoot": root.to_bson() } },
+            Self::SortByCount(by) => doc! { "$sortByCount": by.to_bson(load) },
+            Self::ReplaceRoot(root) => doc! { "$replaceRoot": { "newRoot": root.to_bson(load) } },
             Self::Sample(size) => doc! { "$sample": { "size": *size } },
         }
     }
 }
 
-fn with_output(mut options: Document, output: &[(String, Accumulator)]) -> Document {
+fn with_output(mut options: Document, output: &[(String, Accumulator)], load: Load) -> Document {
     if !output.is_empty() {
-        options.insert("output", gathered(output));
+        options.insert("output", gathered(output, load));
     }
     options
 }
 
 impl Lookup {
     /// Always with a pipeline, also where the client wrote none: the wall stands in it.
-    fn to_bson(&self, wall: &Wall) -> Document {
+    fn to_bson(&self, wall: &Wall, load: Load) -> Document {
         let mut options = doc! { "from": &self.from };
         if let Some((local, foreign)) = &self.fields {
             options.insert("localField", local);
             options.insert("foreignField", foreign);
         }
         if !self.vars.is_empty() {
-            options.insert("let", expressions(&self.vars));
+            options.insert("let", expressions(&self.vars, load));
         }
         options.insert("pipeline", self.pipeline.to_bson(wall));
         options.insert("as", &self.target);

@@ -92,6 +92,41 @@ fn the_predicate_stays_whatever_is_asked() {
     assert_eq!(wall.and(&Filter::default()), wall.predicate());
 }
 
+/// Whatever order the server puts conditions in, it computes of nobody else's documents.
+#[test]
+fn what_is_computed_is_behind_the_predicate() {
+    let wall = Wall::new("t", "w");
+    let filter = doc! {"$or": [{"$expr": {"$toInt": "$secret"}}, {"$nor": [{"$expr": "$a"}]}]};
+    let text = wall.and(&read(filter).unwrap()).to_string();
+    let guarded = format!("\"$expr\": {{ \"$cond\": [{}", wall.holds());
+    assert_eq!(text.matches("$expr").count(), 2);
+    assert_eq!(text.matches(&guarded).count(), 2, "{text}");
+}
+
+#[test]
+fn upserts_store_what_inserts_may() {
+    let upserts = |filter: Document| read(filter).unwrap().upserts(&At::root("filter"));
+    for good in [
+        doc! {"_id": "a", "n": {"$gt": 1}},
+        doc! {"a.b": {"$in": [1]}},
+        doc! {"_id": {"$type": "object"}},
+    ] {
+        upserts(good).unwrap();
+    }
+    for bad in [
+        doc! {"_id": {"a": 1}},
+        doc! {"_id": true},
+        doc! {"_id": {"$in": [Bson::Null]}},
+        doc! {"_id.x": 5},
+        doc! {"$and": [{"$or": [{"q": {"a.b": 1}}]}]},
+        doc! {"r": Bson::MinKey},
+        doc! {"a": {"$all": [{"": 1}]}},
+        doc! {"$expr": "$a"},
+    ] {
+        upserts(bad.clone()).expect_err(&bad.to_string());
+    }
+}
+
 #[test]
 fn depth_size_and_patterns_are_bounded() {
     let mut deep = doc! {"a": 1};

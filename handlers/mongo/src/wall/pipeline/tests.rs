@@ -48,7 +48,8 @@ fn every_stage_passes_behind_the_wall() {
         doc! {"$match": {"_tenantId": "t", "_workspaceId": "w"}}
     );
     assert_eq!(rebuilt[1], doc! {"$unset": ["_tenantId", "_workspaceId"]});
-    assert_eq!(rebuilt.len(), 2 + STAGES.len());
+    // Two more measure what the stages may have made of a document.
+    assert_eq!(rebuilt.len(), 2 + STAGES.len() + 2);
 }
 
 /// Wherever documents of a collection are read, at any depth, the wall stands first.
@@ -83,6 +84,28 @@ fn each_lookup_has_a_wall_of_its_own() {
     let mut found = Vec::new();
     walls(&rebuilt, &mut found);
     assert_eq!(found, [true, true]);
+}
+
+/// The server moves conditions, and looks at its clock now and then only.
+#[test]
+fn what_computes_stays_where_it_is_and_in_time() {
+    let sent = |stages: Bson| read(stages).unwrap().to_bson(&wall());
+    let barrier = doc! {"$limit": i64::MAX};
+    let computing = bson!({"$match": {"$or": [{"$expr": {"$toInt": "$a"}}, {"b": 1}]}});
+    assert_eq!(sent(bson!([computing.clone()]))[2], barrier);
+    assert_eq!(sent(bson!([{"$match": {"a": 1}}])).len(), 3);
+    let lookup = sent(bson!([{"$lookup": {"from": "b", "pipeline": [computing], "as": "j"}}]));
+    let inner = lookup[2].get_document("$lookup").unwrap();
+    assert_eq!(
+        inner.get_array("pipeline").unwrap()[2],
+        Bson::Document(barrier.clone())
+    );
+    let looping = bson!({"$addFields": {"x": {"$map": {"input": "$a", "in": 1}}}});
+    assert_eq!(sent(bson!([looping])).len(), 3 + LOOKS);
+    // What doubles in each stage is measured before it has doubled five times.
+    let doubling = vec![bson!({"$addFields": {"x": ["$x", "$x"]}}); 30];
+    let measured = sent(Bson::Array(doubling));
+    assert!(measured.iter().filter(|stage| **stage == barrier).count() >= 8);
 }
 
 #[test]
