@@ -41,6 +41,7 @@ pub struct Mongo {
     process: Process,
     port: Port,
     password: String,
+    transactions: u32,
     // Dropped, and removed, after the server has ended.
     folder: TempDir,
 }
@@ -51,13 +52,22 @@ impl Mongo {
     /// # Errors
     /// It cannot be fetched or does not start; the message shows its log.
     pub async fn start() -> Result<Self> {
+        Self::start_with(SHORT).await
+    }
+
+    /// The same, with transactions that may last so many seconds: what a killed client
+    /// began holds its documents for so long. On a slow disk 5 may be few.
+    ///
+    /// # Errors
+    /// As [`Mongo::start`].
+    pub async fn start_with(transactions: u32) -> Result<Self> {
         let folder = temporary_folder("postern-mongo")?;
         let password = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let key = Alphanumeric.sample_string(&mut rand::rng(), 64);
         write_private(&folder.path().join("key"), &key)?;
         std::fs::create_dir(folder.path().join("data"))?;
         let port = Port::free()?;
-        let mut process = spawn(&find().await?, folder.path(), port.number())?;
+        let mut process = spawn(&find().await?, folder.path(), port.number(), transactions)?;
         let direct = connect(&format!(
             "mongodb://{}/?directConnection=true",
             port.address()
@@ -80,6 +90,7 @@ impl Mongo {
             process,
             port,
             password,
+            transactions,
             folder,
         })
     }
@@ -143,7 +154,8 @@ impl Mongo {
     /// It does not start again.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill()?;
-        self.process = spawn(&find().await?, self.folder.path(), self.port.number())?;
+        let (folder, port) = (self.folder.path(), self.port.number());
+        self.process = spawn(&find().await?, folder, port, self.transactions)?;
         let client = self.client().await?;
         self.process
             .ready(START_LIMIT, async || is_primary(&client).await)
@@ -152,6 +164,8 @@ impl Mongo {
 }
 
 const SET: &str = "postern";
+/// Seconds after which the server ends a transaction whose client was killed.
+const SHORT: u32 = 5;
 
 async fn find() -> Result<PathBuf> {
     let what = "fetching MongoDB (once; 42 MB)";
@@ -194,7 +208,7 @@ async fn install(making: PathBuf) -> Result<PathBuf> {
     Ok(making)
 }
 
-fn spawn(mongod: &Path, folder: &Path, port: u16) -> Result<Process> {
+fn spawn(mongod: &Path, folder: &Path, port: u16, transactions: u32) -> Result<Process> {
     let mut command = Command::new(mongod);
     command
         .args(["--bind_ip", "127.0.0.1", "--replSet", SET, "--quiet"])
@@ -204,8 +218,10 @@ fn spawn(mongod: &Path, folder: &Path, port: u16) -> Result<Process> {
         .arg("--keyFile")
         .arg(folder.join("key"))
         .arg("--nounixsocket")
-        // What a killed client began holds its documents for so long; 60 by default.
-        .args(["--setParameter", "transactionLifetimeLimitSeconds=5"])
+        .arg("--setParameter")
+        .arg(format!("transactionLifetimeLimitSeconds={transactions}"))
+        // So that it can be told to fail.
+        .args(["--setParameter", "enableTestCommands=1"])
         // A data folder of 11 MB instead of some hundred.
         .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"])
         .args([

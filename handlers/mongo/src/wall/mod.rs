@@ -17,6 +17,8 @@
 
 mod expression;
 mod filter;
+#[cfg(test)]
+mod leaks;
 mod path;
 mod pattern;
 mod pipeline;
