@@ -123,6 +123,19 @@ impl Fault {
         })
     }
 
+    /// Whether a name was missed that the catalog had. What else smells of change, a client
+    /// can have as often as it likes.
+    pub(crate) fn misses_a_name(&self) -> bool {
+        self.state().is_some_and(|state| {
+            [
+                SqlState::UNDEFINED_TABLE,
+                SqlState::UNDEFINED_COLUMN,
+                SqlState::INVALID_SCHEMA_NAME,
+            ]
+            .contains(state)
+        })
+    }
+
     /// What the client is told.
     pub(crate) fn told(self, doing: Doing<'_>) -> Failure {
         match self {

@@ -213,7 +213,7 @@ impl Postgres {
                 Ok(done) => return Ok(done),
                 Err(stop) => stop,
             };
-            let sure = matches!(stop, Stop::Fault(..));
+            let sure = matches!(&stop, Stop::Fault(fault, _) if fault.misses_a_name());
             tries += 1;
             match stop.may_be_stale() && tries < PLANS {
                 true => match self.newer(session, &live, sure).await {
@@ -303,7 +303,8 @@ impl<P: Fn(&Catalog) -> Result<Planned, Unplanned>> Mutation<P> {
                 Ok(decided) => return Ok(decided),
                 Err(Undecided::Failed(failure)) => return Err(failure),
                 Err(Undecided::Stale(fault)) => {
-                    if again && let Some(new) = app.newer(&self.session, &live, true).await {
+                    let sure = fault.misses_a_name();
+                    if again && let Some(new) = app.newer(&self.session, &live, sure).await {
                         live = new;
                         continue;
                     }

@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use postern_common::{Call, Failure, Reply};
 use postern_contract::{Code, Detail};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::catalog::{Catalog, Kind, Table};
+use crate::catalog::{Catalog, Kind};
 use crate::errors::Fault;
 use crate::execute::{Changed, Session, Work};
 use crate::family::{Answer, Planned, Postgres, Stop};
-use crate::parse::{Ask, Count, Prefer, Return, Verb, csv, shown};
+use crate::parse::{Ask, Count, Prefer, Return, Verb, shown};
 use crate::plan::{Body, Condition, Position, Rows, Shown, Unplanned, Values};
 use crate::sql;
 
+const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The query of a request.
@@ -34,13 +35,30 @@ pub(crate) fn prefer(call: &Call) -> Result<Prefer, Failure> {
 /// `GET rows/:table`
 pub(crate) async fn list(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
     let session = app.session(&call)?;
-    let ask = ask(&call, Verb::List)?;
+    let (mut ask, prefer) = (ask(&call, Verb::List)?, prefer(&call)?);
+    // The parameter says it louder than the header.
+    let preferred = prefer.count.filter(|_| ask.count.is_none());
+    ask.count = ask.count.or(preferred);
     let table = call.param("table").to_owned();
     let (app, session, table, ask) = (&*app, &session, &table, &ask);
-    app.reading(session, |catalog| async move {
-        page(app, session, &catalog, table, ask).await
-    })
-    .await
+    let reply = app
+        .reading(session, |catalog| async move {
+            page(app, session, &catalog, table, ask).await
+        })
+        .await?;
+    let applied = Prefer {
+        count: preferred,
+        ..Prefer::default()
+    };
+    Ok(applying(reply, &applied.applied()))
+}
+
+/// The answer with the preferences that made it what it is (RFC 7240).
+fn applying(reply: Reply, applied: &str) -> Reply {
+    match applied {
+        "" => reply,
+        applied => reply.with_header(APPLIED, applied),
+    }
 }
 
 async fn page(
@@ -70,19 +88,19 @@ async fn page(
     if let Some(cursor) = &ask.cursor {
         rows.conditions.push(after(app, &rows, &list, cursor)?);
     }
-    let beside = match ask.count {
-        Count::Exact => [Some(sql::count(&counted, None)), None],
-        Count::Planned => [None, Some(sql::estimate(&counted))],
+    let beside = match ask.count.unwrap_or_default() {
+        Count::Exact => [Some(sql::count(&counted, None)?), None],
+        Count::Planned => [None, Some(sql::estimate(&counted)?)],
         Count::Estimated => [
             Some(sql::count(
                 &counted,
                 Some(bounds.max_rows.saturating_add(1)),
-            )),
-            Some(sql::estimate(&counted)),
+            )?),
+            Some(sql::estimate(&counted)?),
         ],
         Count::None => [None, None],
     };
-    let statement = sql::list(&rows, false);
+    let statement = sql::list(&rows, false, bounds.max_answer)?;
     let (found, [count, estimate]) = app
         .db
         .read(
@@ -113,7 +131,10 @@ async fn page(
     let has_more = found.rows.len() > limit_rows;
     let shown = found.rows.get(..limit_rows).unwrap_or(&found.rows);
     let next = match shown.last().filter(|_| has_more && rows.total_order) {
-        Some(last) => app.cursors.seal(&list, &position(last).map_err(fault)?),
+        Some(last) => match position(last).map_err(fault)? {
+            Some(position) => app.cursors.seal(&list, &position),
+            None => String::new(),
+        },
         None => String::new(),
     };
     let mut body = Vec::with_capacity(size_of(shown) + 200);
@@ -150,9 +171,11 @@ fn after(app: &Postgres, rows: &Rows, list: &str, cursor: &str) -> Result<Condit
 }
 
 /// A row's place in the order, for a cursor.
-fn position(row: &Row) -> Result<String, tokio_postgres::Error> {
+fn position(row: &Row) -> Result<Option<String>, tokio_postgres::Error> {
     let values = Values(row.try_get(1)?);
-    Ok(serde_json::to_string(&values).unwrap_or_default())
+    let cut = |value: &String| value.len() > sql::MAX_KEY;
+    let whole = !values.0.iter().flatten().any(cut);
+    Ok(whole.then(|| serde_json::to_string(&values).unwrap_or_default()))
 }
 
 /// `Plan Rows` of an EXPLAIN.
@@ -226,7 +249,7 @@ async fn row(
     let mut rows = planner.rows(table, ask)?;
     rows.conditions.extend(planner.by_key(table, key)?);
     let versioned = is_versioned(&rows);
-    let statement = sql::list(&rows, versioned);
+    let statement = sql::list(&rows, versioned, app.db.bounds.max_answer)?;
     let (found, _) = app
         .db
         .read(session, &statement, [None, None])
@@ -291,19 +314,20 @@ pub(crate) async fn insert(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     let table = call.param("table").to_owned();
     let sent = body.clone();
     let app_ = Arc::clone(&app);
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
         let body = if is_csv {
-            Body::read(&from_csv(&sent, table)?)?
+            Body::from_csv(&sent, table)?
         } else {
             Body::read(&sent)?
         };
         let plan = planner.insert(table, &ask, body, prefer.missing, prefer.resolution)?;
         let shows = prefer.returns != Some(Return::Minimal);
-        let answer = answer(StatusCode::CREATED, "inserted", shows, prefer.max_affected);
+        let answer = answer(StatusCode::CREATED, "inserted", shows, prefer);
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::insert(&plan, shows)), None),
+            work: Work::Rows(Box::new(sql::insert(&plan, shows, most)?), None),
             table: Some(Arc::clone(table)),
             removes: false,
             answer,
@@ -312,37 +336,13 @@ pub(crate) async fn insert(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     .await
 }
 
-/// CSV as JSON: every cell a text, which PostgreSQL reads as the column's type; JSON
-/// columns hold JSON already.
-fn from_csv(body: &[u8], table: &Table) -> Result<Vec<u8>, Unplanned> {
-    let wrong = |reason: &str| Unplanned::Invalid(Detail::new("body", reason));
-    let text = std::str::from_utf8(body).map_err(|_| wrong("must be UTF-8"))?;
-    let csv = csv::read(text).map_err(Unplanned::Invalid)?;
-    let is_json = |name: &String| {
-        table
-            .column(name)
-            .is_some_and(|column| column.base.is_json())
-    };
-    let value = |name: &String, cell: csv::Cell| match cell {
-        None => Value::Null,
-        Some(cell) if is_json(name) => serde_json::from_str(&cell).unwrap_or(Value::String(cell)),
-        Some(cell) => Value::String(cell),
-    };
-    let row = |cells: Vec<csv::Cell>| {
-        let members = csv.columns.iter().zip(cells);
-        let members: Map<String, Value> = members
-            .map(|(name, cell)| (name.clone(), value(name, cell)))
-            .collect();
-        Value::Object(members)
-    };
-    let rows: Vec<Value> = csv.rows.into_iter().map(row).collect();
-    serde_json::to_vec(&rows).map_err(|_| wrong("cannot be read"))
-}
-
 /// The answer to a change: how many rows, and the rows where they are shown.
-fn answer(status: StatusCode, word: &'static str, shows: bool, most: Option<u64>) -> Answer {
+fn answer(status: StatusCode, word: &'static str, shows: bool, prefer: Prefer) -> Answer {
     Box::new(move |done| {
-        if let Some(most) = most.filter(|most| done.rows.affected > *most) {
+        if let Some(most) = prefer
+            .max_affected
+            .filter(|most| done.rows.affected > *most)
+        {
             return Err(Failure::new(
                 Code::MaxAffectedExceeded,
                 format!(
@@ -351,21 +351,24 @@ fn answer(status: StatusCode, word: &'static str, shows: bool, most: Option<u64>
                 ),
             ));
         }
-        changed(status, word, &done, shows)
+        let reply = changed(status, word, &done, shows)?;
+        Ok(applying(reply, &prefer.applied()))
     })
 }
 
 /// As [`answer`] for the row of a key: nothing found is no success.
 fn answer_one(
     word: &'static str,
-    shows: bool,
+    prefer: Prefer,
     conditional: bool,
     table: String,
     key: String,
 ) -> Answer {
+    let shows = prefer.returns == Some(Return::Representation);
     Box::new(move |done| {
         if done.rows.affected > 0 {
-            return changed(StatusCode::OK, word, &done, shows);
+            let reply = changed(StatusCode::OK, word, &done, shows)?;
+            return Ok(applying(reply, &prefer.applied()));
         }
         if conditional && !done.beside.rows.is_empty() {
             return Err(Failure::new(
@@ -391,6 +394,7 @@ pub(crate) async fn update(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     if ask.top.conditions.is_empty() {
         return Err(filter_required());
     }
+    unconditional(call.headers())?;
     media_type(&call)?;
     let body = call.body().await?;
     let (table, sent, app_) = (
@@ -398,16 +402,17 @@ pub(crate) async fn update(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
         body.clone(),
         Arc::clone(&app),
     );
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
         let plan = planner.update(table, &ask, &sent)?;
         let shows = prefer.returns == Some(Return::Representation);
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::update(&plan, shows)), None),
+            work: Work::Rows(Box::new(sql::update(&plan, shows, most)?), None),
             table: Some(Arc::clone(table)),
             removes: false,
-            answer: answer(StatusCode::OK, "updated", shows, prefer.max_affected),
+            answer: answer(StatusCode::OK, "updated", shows, prefer),
         })
     })
     .await
@@ -420,54 +425,70 @@ pub(crate) async fn delete(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     if ask.top.conditions.is_empty() {
         return Err(filter_required());
     }
+    unconditional(call.headers())?;
     let body = call.body().await?;
     let (table, app_) = (call.param("table").to_owned(), Arc::clone(&app));
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
         let plan = planner.remove(table, &ask)?;
         let shows = prefer.returns == Some(Return::Representation);
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::remove(&plan, shows)), None),
+            work: Work::Rows(Box::new(sql::remove(&plan, shows, most)?), None),
             table: Some(Arc::clone(table)),
             removes: true,
-            answer: answer(StatusCode::OK, "deleted", shows, prefer.max_affected),
+            answer: answer(StatusCode::OK, "deleted", shows, prefer),
         })
     })
     .await
 }
 
-/// The version that `If-Match` names; none: any.
+/// Rows of filters have no version together.
+fn unconditional(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.contains_key(IF_MATCH) {
+        let reason = "applies to the row of a key: rows/:table/:primaryKey";
+        return Err(Failure::invalid_field("If-Match", reason));
+    }
+    Ok(())
+}
+
+/// The versions that `If-Match` names, as one array; none: any.
 fn wanted_version(headers: &HeaderMap) -> Result<Option<String>, Failure> {
-    let mut values = headers.get_all(IF_MATCH).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" && values.next().is_none() {
+    let values = headers.get_all(IF_MATCH).iter();
+    let texts = values.map(|value| value.to_str().unwrap_or_default());
+    let tags: Vec<&str> = texts
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .collect();
+    if tags.is_empty() || tags == ["*"] {
         return Ok(None);
     }
-    let version = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-    let good =
-        !version.is_empty() && version.len() <= 10 && version.bytes().all(|b| b.is_ascii_digit());
-    if good && values.next().is_none() {
-        Ok(Some(version.to_owned()))
-    } else {
-        // Whatever else it names, it is no version of a row.
-        Err(Failure::new(
+    let version = |tag: &&str| {
+        let version = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
+        let good = version.len() <= 10 && version.bytes().all(|b| b.is_ascii_digit());
+        (good && !version.is_empty()).then(|| version.to_owned())
+    };
+    let versions: Vec<String> = tags.iter().filter_map(version).collect();
+    if versions.is_empty() {
+        // Whatever it names, it is no version of a row.
+        return Err(Failure::new(
             Code::PreconditionFailed,
             "If-Match names no version of this row; send the ETag of a GET without embedded resources",
-        ))
+        ));
     }
+    Ok(Some(format!("{{{}}}", versions.join(","))))
 }
 
 /// The plan of a change by key: the statement, and one beside it that tells a row of
 /// another version from none.
-fn versioned(rows: &mut Rows, version: Option<&String>) -> Option<sql::Sql> {
-    let version = version?;
-    let beside = sql::exists(rows);
+fn versioned(rows: &mut Rows, version: Option<&String>) -> Result<Option<sql::Sql>, Unplanned> {
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    let beside = sql::exists(rows)?;
     rows.conditions.push(Condition::Version(version.clone()));
-    Some(beside)
+    Ok(Some(beside))
 }
 
 /// `PATCH rows/:table/:primaryKey`
@@ -482,22 +503,23 @@ pub(crate) async fn update_one(app: Arc<Postgres>, mut call: Call) -> Result<Rep
         call.param("primaryKey").to_owned(),
     );
     let (sent, app_) = (body.clone(), Arc::clone(&app));
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
         let mut plan = planner.update(table, &ask, &sent)?;
         plan.rows.conditions.extend(planner.by_key(table, &key)?);
-        let beside = versioned(&mut plan.rows, version.as_ref());
+        let beside = versioned(&mut plan.rows, version.as_ref())?;
         let shows = prefer.returns == Some(Return::Representation);
         let answer = answer_one(
             "updated",
-            shows,
+            prefer,
             beside.is_some(),
             table.name.clone(),
             key.clone(),
         );
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::update(&plan, shows)), beside),
+            work: Work::Rows(Box::new(sql::update(&plan, shows, most)?), beside),
             table: Some(Arc::clone(table)),
             removes: false,
             answer,
@@ -517,22 +539,23 @@ pub(crate) async fn delete_one(app: Arc<Postgres>, mut call: Call) -> Result<Rep
         call.param("primaryKey").to_owned(),
     );
     let app_ = Arc::clone(&app);
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
         let mut plan = planner.remove(table, &ask)?;
         plan.rows.conditions.extend(planner.by_key(table, &key)?);
-        let beside = versioned(&mut plan.rows, version.as_ref());
+        let beside = versioned(&mut plan.rows, version.as_ref())?;
         let shows = prefer.returns == Some(Return::Representation);
         let answer = answer_one(
             "deleted",
-            shows,
+            prefer,
             beside.is_some(),
             table.name.clone(),
             key.clone(),
         );
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::remove(&plan, shows)), beside),
+            work: Work::Rows(Box::new(sql::remove(&plan, shows, most)?), beside),
             table: Some(Arc::clone(table)),
             removes: true,
             answer,

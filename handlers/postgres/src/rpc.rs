@@ -21,12 +21,13 @@ pub(crate) async fn call(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Fa
         body.clone(),
         Arc::clone(&app),
     );
+    let most = app.db.bounds.max_answer;
     app.mutate(&call, session, &body, move |catalog| {
         let plan = app_.planner(catalog).call(&name, &ask, &sent)?;
         let function = &plan.source.function;
         let (set, void) = (function.returns_set, function.returns_void);
         Ok(Planned {
-            work: Work::Rows(Box::new(sql::call(&plan)), None),
+            work: Work::Rows(Box::new(sql::call(&plan, most)?), None),
             table: plan.rows.as_ref().map(|rows| Arc::clone(&rows.table)),
             removes: false,
             answer: Box::new(move |done| {

@@ -153,6 +153,29 @@ pub(crate) struct Column {
     pub(crate) generated: bool,
 }
 
+impl Column {
+    /// Whether its values may be of any length.
+    #[must_use]
+    pub(crate) fn is_wide(&self) -> bool {
+        /// A text of so many characters is short.
+        const SHORT: u32 = 1_000;
+        const NARROW: [&str; 4] = ["uuid", "name", "char", "oid"];
+        let of = &self.base;
+        match of.category {
+            'B' | 'D' | 'T' | 'E' | 'I' => false,
+            'N' if of.name != "numeric" => false,
+            _ if NARROW.contains(&of.name.as_str()) => false,
+            // `numeric(12,2)`, `character varying(20)`; an array has no bound on its length.
+            'N' | 'S' => {
+                let length = self.shown_type.split(['(', ',', ')']).nth(1);
+                let length: Option<u32> = length.and_then(|length| length.parse().ok());
+                length.is_none_or(|length| length > SHORT)
+            }
+            _ => true,
+        }
+    }
+}
+
 /// How an identity column takes values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) enum Identity {

@@ -23,7 +23,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::errors::Fault;
-use crate::sql::Sql;
+use crate::sql::{MAX_ROW, Sql, is_overflow};
 
 pub use pool::Bounds;
 pub(crate) use pool::Database;
@@ -70,18 +70,32 @@ pub(crate) struct Rows {
     pub(crate) affected: u64,
 }
 
+/// A connection that has held a longer row is not kept: its buffer would be, too.
+const KEPT_ROW: usize = 1 << 20;
+
+impl Rows {
+    /// Whether the connection's buffer has grown.
+    fn are_long(&self) -> bool {
+        self.rows.iter().any(|row| row.raw_size_bytes() > KEPT_ROW)
+    }
+}
+
 /// Runs a statement; its rows may have so many bytes together.
 async fn run(client: &Client, sql: &Sql, most: usize) -> Result<Rows, Fault> {
     let values = sql
         .values
         .iter()
         .map(|value| (Text(value.as_deref()), Type::UNKNOWN));
-    let stream = client.query_typed_raw(&sql.text, values).await?;
-    let mut stream = std::pin::pin!(stream);
+    let told = |error: tokio_postgres::Error| match error.as_db_error() {
+        Some(said) if sql.measures && is_overflow(said) => Fault::TooLarge(most),
+        _ => Fault::from(error),
+    };
+    let stream = client.query_typed_raw(&sql.text, values).await;
+    let mut stream = std::pin::pin!(stream.map_err(told)?);
     let (mut rows, mut size) = (Vec::new(), 0_usize);
-    while let Some(row) = stream.try_next().await? {
+    while let Some(row) = stream.try_next().await.map_err(told)? {
         size = size.saturating_add(row.raw_size_bytes());
-        if size > most {
+        if size > most || row.raw_size_bytes() >= MAX_ROW {
             return Err(Fault::TooLarge(most));
         }
         rows.push(row);

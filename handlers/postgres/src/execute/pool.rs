@@ -3,8 +3,7 @@
 //! A tenant has at most its share of the pool under way at once, so one that asks for
 //! slow things leaves connections to the others; what is above its share waits for its
 //! own, in a queue of its own that is bounded, too. A connection whose request was given
-//! up in the middle (the client left, the deadline passed) is cancelled, cleaned and only
-//! then used again.
+//! up in the middle (the client left, the deadline passed) is cancelled and closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,6 +114,7 @@ impl Database {
         Ok(Lease {
             object: Some(object),
             settled: AtomicBool::new(false),
+            grown: AtomicBool::new(false),
             permit,
         })
     }
@@ -158,6 +158,7 @@ fn described(error: &tokio_postgres::Error) -> String {
 pub(crate) struct Lease {
     object: Option<Object>,
     settled: AtomicBool,
+    grown: AtomicBool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -172,6 +173,11 @@ impl Lease {
     pub(crate) fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
+
+    /// A row was so long that the connection's buffer is better not kept.
+    pub(crate) fn has_grown(&self) {
+        self.grown.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Lease {
@@ -179,7 +185,13 @@ impl Drop for Lease {
         let Some(object) = self.object.take() else {
             return;
         };
-        if self.settled.load(Ordering::Relaxed) || object.is_closed() {
+        if object.is_closed() {
+            return;
+        }
+        if self.settled.load(Ordering::Relaxed) {
+            if self.grown.load(Ordering::Relaxed) {
+                drop(Object::take(object));
+            }
             return;
         }
         let permit = self.permit.take();
@@ -191,17 +203,16 @@ impl Drop for Lease {
     }
 }
 
-/// Cancels what runs, ends the transaction, and gives the connection back; one that does
-/// not come to rest is closed.
+/// Cancels what runs, waits until it has ended, and closes the connection. Nobody says when
+/// a cancel has arrived: used again, the connection could meet it in the next request.
 async fn clean(object: Object, permit: Option<OwnedSemaphorePermit>) {
-    let cleaned = tokio::time::timeout(CLEANING, async {
+    let ended = async {
         // What cannot be cancelled ends at its statement_timeout.
         let _ = object.cancel_token().cancel_query(NoTls).await;
-        object.batch_execute("ROLLBACK").await
-    });
-    match cleaned.await {
-        Ok(Ok(())) => drop(object),
-        _ => drop(Object::take(object)),
-    }
+        // An empty query is answered behind everything that was sent.
+        let _ = object.batch_execute("").await;
+    };
+    let _ = tokio::time::timeout(CLEANING, ended).await;
+    drop(Object::take(object));
     drop(permit);
 }

@@ -113,6 +113,9 @@ impl Database {
         };
         let refused = match worked {
             Ok(Ok(changed)) => {
+                if changed.rows.are_long() {
+                    lease.has_grown();
+                }
                 change.ledger.faults().at("after-effect").await;
                 match answer(changed) {
                     Ok(reply) => return self.end(lease, change, Ok(reply)).await,
@@ -123,7 +126,10 @@ impl Database {
             Err(fault) if is_duplicate_record(&fault, change) => {
                 return self.replay(lease, change).await;
             }
-            Err(Fault::TooLarge(bound)) => return Err(told(Fault::TooLarge(bound))),
+            Err(Fault::TooLarge(bound)) => {
+                lease.has_grown();
+                return Err(told(Fault::TooLarge(bound)));
+            }
             Err(fault) if fault.state() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 // The record's, or a row's: the record's INSERT is the only one so impatient.
                 roll_back(&lease).await;

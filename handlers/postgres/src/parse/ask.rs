@@ -48,6 +48,27 @@ pub(crate) enum Count {
     None,
 }
 
+const COUNTS: [(&str, Count); 4] = [
+    ("exact", Count::Exact),
+    ("planned", Count::Planned),
+    ("estimated", Count::Estimated),
+    ("none", Count::None),
+];
+
+impl Count {
+    /// Of its word.
+    pub(super) fn read(word: &str) -> Option<Self> {
+        let found = COUNTS.iter().find(|(known, _)| *known == word);
+        found.map(|(_, count)| *count)
+    }
+
+    /// Its word.
+    pub(super) fn word(self) -> &'static str {
+        let found = COUNTS.iter().find(|(_, count)| *count == self);
+        found.map_or("", |(word, _)| word)
+    }
+}
+
 /// What is asked of the table itself, or of one embedded resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Scoped {
@@ -73,7 +94,7 @@ pub(crate) struct Ask {
     /// Where the page before ended.
     pub(crate) cursor: Option<String>,
     /// How the total is found out.
-    pub(crate) count: Count,
+    pub(crate) count: Option<Count>,
     /// The columns to write; none: those that the body names.
     pub(crate) columns: Option<Vec<String>>,
     /// The columns whose duplicates are merged or ignored.
@@ -196,16 +217,10 @@ impl Ask {
             "offset" => self.top.offset = Some(number(word, value)?),
             "cursor" => self.cursor = Some(value.to_owned()),
             "count" => {
-                self.count = match value {
-                    "exact" => Count::Exact,
-                    "planned" => Count::Planned,
-                    "estimated" => Count::Estimated,
-                    "none" => Count::None,
-                    _ => {
-                        let reason = "must be exact, planned, estimated or none";
-                        return Err(Detail::new(word, reason));
-                    }
-                }
+                let count = Count::read(value).ok_or_else(|| {
+                    Detail::new(word, "must be exact, planned, estimated or none")
+                })?;
+                self.count = Some(count);
             }
             "columns" => self.columns = Some(whole(word, value, select::names)?),
             _ => self.on_conflict = Some(whole(word, value, select::names)?),

@@ -8,7 +8,7 @@ use winnow::token::{any, none_of, one_of, take_while};
 use super::{MAX_NAME, MAX_PATH, Parsed, Text, expected};
 
 /// A column, or something inside its JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Field {
     /// The column's name.
     pub(crate) column: String,
@@ -17,7 +17,7 @@ pub(crate) struct Field {
 }
 
 /// One `->` or `->>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Step {
     /// A member's name, or an element's place.
     pub(crate) key: Key,
@@ -26,7 +26,7 @@ pub(crate) struct Step {
 }
 
 /// Where a step goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// An element of an array; negative: from its end.
     Index(i32),

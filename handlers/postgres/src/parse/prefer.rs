@@ -2,7 +2,7 @@
 
 use postern_contract::Detail;
 
-use super::shown;
+use super::{Count, shown};
 
 /// What a client would like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) struct Prefer {
     pub(crate) missing: Missing,
     /// How many rows may be changed.
     pub(crate) max_affected: Option<u64>,
+    /// How a list's total is found out.
+    pub(crate) count: Option<Count>,
 }
 
 /// Whether the rows are answered.
@@ -72,6 +74,10 @@ impl Prefer {
                 ("missing", "default") => prefer.missing = Missing::Default,
                 ("missing", "null") => prefer.missing = Missing::Null,
                 ("missing", _) => return wrong("default or null"),
+                ("count", word) => match Count::read(word) {
+                    Some(count) => prefer.count = Some(count),
+                    None => return wrong("exact, planned, estimated or none"),
+                },
                 ("max-affected", number) => match number.parse() {
                     Ok(number) => prefer.max_affected = Some(number),
                     Err(_) => return wrong("a whole number from 0"),
@@ -80,5 +86,22 @@ impl Prefer {
             }
         }
         Ok(prefer)
+    }
+
+    /// Those that were given, as `Preference-Applied` tells them.
+    pub(crate) fn applied(&self) -> String {
+        let returns = self.returns.map(|returns| match returns {
+            Return::Minimal => "return=minimal".to_owned(),
+            Return::Representation => "return=representation".to_owned(),
+        });
+        let resolution = self.resolution.map(|resolution| match resolution {
+            Resolution::Merge => "resolution=merge-duplicates".to_owned(),
+            Resolution::Ignore => "resolution=ignore-duplicates".to_owned(),
+        });
+        let missing = (self.missing == Missing::Default).then(|| "missing=default".to_owned());
+        let most = self.max_affected.map(|most| format!("max-affected={most}"));
+        let count = self.count.map(|count| format!("count={}", count.word()));
+        let all = [returns, resolution, missing, most, count];
+        all.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }

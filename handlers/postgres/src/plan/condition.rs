@@ -1,5 +1,7 @@
 //! Operators on types: what applies where, and what the value is read as.
 
+use std::sync::Arc;
+
 use crate::catalog::{Column, Table, Type};
 use crate::parse::{self, Compare, Field, FullText, Is, Operator, Quantifier, Step, Value, shown};
 
@@ -18,6 +20,8 @@ pub(crate) struct Place {
     pub(crate) nullable: bool,
     /// The way into it.
     pub(crate) path: Vec<Step>,
+    /// Whether its values may be of any length.
+    pub(crate) wide: bool,
 }
 
 /// A condition on a row.
@@ -74,10 +78,10 @@ pub(crate) enum Condition {
         query: String,
     },
     /// There is an embedded row.
-    Exists(Box<Embedded>),
+    Exists(Arc<Embedded>),
     /// It stands after a cursor.
     After(Position),
-    /// The row's version.
+    /// The row's version is one of an array's.
     Version(String),
 }
 
@@ -104,6 +108,7 @@ impl Place {
             of: column.base.clone(),
             nullable: !column.not_null,
             path: Vec::new(),
+            wide: column.is_wide(),
         }
     }
 

@@ -6,11 +6,13 @@
 //! | `relate` | the ways from a table to another |
 //! | `condition` | operators on types |
 //! | `page` | order, total order, cursors |
+//! | `body` | bodies: JSON and CSV |
 //! | `write` | inserts, updates, removals, calls |
 //!
 //! A plan holds values and catalog names apart; [`crate::sql`] writes it down, the names
 //! quoted and the values bound. What cannot be planned is [`Unplanned`].
 
+mod body;
 mod condition;
 mod page;
 mod relate;
@@ -22,11 +24,12 @@ use postern_contract::{Code, Detail};
 
 use crate::parse::shown;
 
+pub(crate) use body::Body;
 pub(crate) use condition::{Condition, Place};
 pub(crate) use page::{Key, KeyOf, Position, Values};
 pub(crate) use relate::Link;
-pub(crate) use rows::{Embedded, Output, Planner, Rows, Shown};
-pub(crate) use write::{Body, Call, Insert, Remove, Source, Update};
+pub(crate) use rows::{Embedded, Join, Joined, Output, Planner, Rows, Shown};
+pub(crate) use write::{Call, Insert, Remove, Source, Update};
 
 /// Why a request cannot be planned. A catalog that is a moment old may be why.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Orders that are total, and the places in them that cursors name.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Table;
@@ -7,7 +9,7 @@ use crate::parse::{By, Nulls, Term};
 
 use super::Unplanned;
 use super::condition::Place;
-use super::rows::Embedded;
+use super::rows::{Embedded, Join, Joined, Shown};
 
 /// One key of an order.
 #[derive(Clone, Debug)]
@@ -27,15 +29,15 @@ pub(crate) struct Key {
 pub(crate) enum KeyOf {
     /// A column of the table itself.
     Place(Place),
-    /// A column of an embedded to-one row.
-    Embedded(Box<Embedded>, Place),
+    /// A column of a to-one row beside it.
+    Joined(Joined, Place),
 }
 
 impl KeyOf {
     /// What is found there.
     pub(crate) fn place(&self) -> &Place {
         match self {
-            Self::Place(place) | Self::Embedded(_, place) => place,
+            Self::Place(place) | Self::Joined(_, place) => place,
         }
     }
 }
@@ -54,10 +56,11 @@ pub(crate) struct Values(pub(crate) Vec<Option<String>>);
 /// A column that is not there, or an embedded resource that is not to one.
 pub(super) fn keys(
     table: &Table,
-    embeds: &[(String, Embedded)],
+    embeds: &[(String, Arc<Embedded>)],
+    joins: &mut Vec<Join>,
     terms: &[Term],
 ) -> Result<Vec<Key>, Unplanned> {
-    let key = |term: &Term| {
+    let mut key = |term: &Term| {
         let by = match &term.by {
             By::Field(field) => {
                 let place = Place::of(table, field, "order")?;
@@ -78,12 +81,12 @@ pub(super) fn keys(
                     return Err(Unplanned::invalid("order", reason));
                 }
                 let place = Place::of(&embedded.rows.table, field, "order")?;
-                KeyOf::Embedded(Box::new(embedded.clone()), place)
+                KeyOf::Joined(joined(joins, embedded, place.clone()), place)
             }
         };
         let nullable = match &by {
             KeyOf::Place(place) => place.nullable || !place.path.is_empty(),
-            KeyOf::Embedded(..) => true,
+            KeyOf::Joined(..) => true,
         };
         Ok(Key {
             by,
@@ -94,7 +97,36 @@ pub(super) fn keys(
             nullable,
         })
     };
-    terms.iter().map(key).collect()
+    // What stands there already decides nothing any more.
+    let new = |(place, term): &(usize, &Term)| {
+        let mut before = terms.iter().take(*place);
+        !before.any(|before| before.by == term.by)
+    };
+    let terms = terms.iter().enumerate().filter(new);
+    terms.map(|(_, term)| key(term)).collect()
+}
+
+/// A column of an embedded row as an output of a join: of the one that is there for the
+/// order, or a new one.
+fn joined(joins: &mut Vec<Join>, embedded: &Arc<Embedded>, place: Place) -> Joined {
+    let ordered = |join: &Join| {
+        let counts = |output: &Shown| matches!(output, Shown::Count);
+        Arc::ptr_eq(&join.embedded, embedded) && !join.outputs.iter().any(counts)
+    };
+    let there = joins.iter().position(ordered);
+    let join = there.unwrap_or_else(|| {
+        joins.push(Join {
+            embedded: Arc::clone(embedded),
+            outputs: Vec::new(),
+        });
+        joins.len() - 1
+    });
+    let mut output = 0;
+    if let Some(join) = joins.get_mut(join) {
+        output = join.outputs.len();
+        join.outputs.push(Shown::Compared(place));
+    }
+    Joined { join, output }
 }
 
 /// Completes an order with a unique key, so that no two rows stand at one place.

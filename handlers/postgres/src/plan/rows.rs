@@ -1,10 +1,10 @@
 //! Which rows of a table, in which order, and what each shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Table};
-use crate::parse::{self, Ask, Embed, Field, Is, Item, Join, Operator, Scoped, Tree, shown};
+use crate::parse::{self, Ask, Embed, Field, Is, Item, Operator, Scoped, Tree, shown};
 
 use super::Unplanned;
 use super::condition::{self, Condition, Place};
@@ -18,6 +18,8 @@ pub(crate) struct Rows {
     pub(crate) table: Arc<Table>,
     /// What a row shows, in this order.
     pub(crate) outputs: Vec<Output>,
+    /// To-one rows beside each, whose columns stand among its own or order it.
+    pub(crate) joins: Vec<Join>,
     /// Every one holds.
     pub(crate) conditions: Vec<Condition>,
     /// The order.
@@ -47,9 +49,29 @@ pub(crate) enum Shown {
     /// How many rows there are.
     Count,
     /// An embedded row, or several.
-    Embedded(Box<Embedded>),
-    /// Something that an embedded to-one row shows.
-    Through(Box<Embedded>, Box<Shown>),
+    Embedded(Arc<Embedded>),
+    /// Something of a row beside this one.
+    Joined(Joined),
+    /// A column as orders see it.
+    Compared(Place),
+}
+
+/// A row beside each: the one that an embed means, or none.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    /// Which.
+    pub(crate) embedded: Arc<Embedded>,
+    /// What is taken of it.
+    pub(crate) outputs: Vec<Shown>,
+}
+
+/// Which output of which join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// The join's place.
+    pub(crate) join: usize,
+    /// The output's place in it.
+    pub(crate) output: usize,
 }
 
 /// Rows of another table that belong to one of this.
@@ -72,10 +94,47 @@ pub(crate) struct Planner<'c> {
     pub(crate) max_rows: u64,
 }
 
-/// What is asked of embedded resources, and which of it has been used.
+/// What is asked of embedded resources, which of it has been used, and how much has been
+/// planned so far.
 struct Asked<'a> {
     scoped: &'a BTreeMap<Vec<String>, Scoped>,
     used: Vec<Vec<String>>,
+    outputs: usize,
+    wide: HashMap<(String, Field), usize>,
+}
+
+/// What rows show at most, embedded ones and all: as many as PostgreSQL takes in one list.
+const MAX_OUTPUTS: usize = 1664;
+/// A column without a bound on its length is selected so often at most, on all levels: each
+/// time it is in the answer again.
+const MAX_REPEATS: usize = 8;
+
+impl Asked<'_> {
+    /// Room for more outputs, asked before they are made.
+    fn room(&mut self, outputs: usize) -> Result<(), Unplanned> {
+        self.outputs += outputs;
+        if self.outputs > MAX_OUTPUTS {
+            let reason = format!("shows more than {MAX_OUTPUTS} columns in all; name fewer");
+            return Err(Unplanned::invalid("select", reason));
+        }
+        Ok(())
+    }
+
+    /// A column that may be long is shown once more.
+    fn shows(&mut self, table: &Table, field: &Field, place: &Place) -> Result<(), Unplanned> {
+        if !place.wide {
+            return Ok(());
+        }
+        let times = self.wide.entry((table.name.clone(), field.clone()));
+        let times = times.or_default();
+        *times += 1;
+        if *times > MAX_REPEATS {
+            let column = shown(&field.column);
+            let reason = format!("shows {column} more than {MAX_REPEATS} times");
+            return Err(Unplanned::invalid("select", reason));
+        }
+        Ok(())
+    }
 }
 
 impl<'c> Planner<'c> {
@@ -99,6 +158,8 @@ impl<'c> Planner<'c> {
         let mut asked = Asked {
             scoped: &ask.embedded,
             used: Vec::new(),
+            outputs: 0,
+            wide: HashMap::new(),
         };
         let items = match ask.select.as_slice() {
             [] => &[Item::All],
@@ -132,27 +193,49 @@ impl<'c> Planner<'c> {
         way: &[String],
         asked: &mut Asked<'_>,
     ) -> Result<Rows, Unplanned> {
-        let (mut outputs, mut embeds, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut outputs, mut joins) = (Vec::new(), Vec::new());
+        let (mut embeds, mut conditions) = (Vec::new(), Vec::new());
         for item in items {
             match item {
-                Item::All => outputs.extend(table.columns.iter().map(|column| Output {
-                    name: column.name.clone(),
-                    value: Shown::Place(Place::whole(column), None),
-                })),
-                Item::Column { alias, field, cast } => {
-                    outputs.push(self.column(table, alias.as_deref(), field, *cast)?);
-                }
-                Item::Count { alias } => outputs.push(Output {
-                    name: alias.clone().unwrap_or_else(|| "count".to_owned()),
-                    value: Shown::Count,
-                }),
-                Item::Embed(embed) => {
-                    let embedded = self.embedded(table, embed, way, asked)?;
-                    if embed.join == Join::Inner {
-                        conditions.push(Condition::Exists(Box::new(embedded.clone())));
+                Item::All => {
+                    asked.room(table.columns.len())?;
+                    for column in &table.columns {
+                        let place = Place::whole(column);
+                        let field = Field {
+                            column: column.name.clone(),
+                            path: Vec::new(),
+                        };
+                        asked.shows(table, &field, &place)?;
+                        outputs.push(Output {
+                            name: field.column,
+                            value: Shown::Place(place, None),
+                        });
                     }
-                    embeds.push((embed.name().to_owned(), embedded.clone()));
-                    outputs.extend(shows(embed, embedded)?);
+                }
+                Item::Column { alias, field, cast } => {
+                    asked.room(1)?;
+                    let output = self.column(table, alias.as_deref(), field, *cast)?;
+                    if let Shown::Place(place, _) = &output.value {
+                        asked.shows(table, field, place)?;
+                    }
+                    outputs.push(output);
+                }
+                Item::Count { alias } => {
+                    asked.room(1)?;
+                    outputs.push(Output {
+                        name: alias.clone().unwrap_or_else(|| "count".to_owned()),
+                        value: Shown::Count,
+                    });
+                }
+                Item::Embed(embed) => {
+                    let embedded = Arc::new(self.embedded(table, embed, way, asked)?);
+                    if embed.join == parse::Join::Inner {
+                        conditions.push(Condition::Exists(Arc::clone(&embedded)));
+                    }
+                    embeds.push((embed.name().to_owned(), Arc::clone(&embedded)));
+                    let added = shows(embed, embedded, &mut joins)?;
+                    asked.room(added.len())?;
+                    outputs.extend(added);
                 }
             }
         }
@@ -173,10 +256,12 @@ impl<'c> Planner<'c> {
         for tree in &scoped.conditions {
             conditions.push(tree_condition(table, tree, &embeds)?);
         }
-        let order = page::keys(table, &embeds, &scoped.order)?;
+        let conditions = once(conditions);
+        let order = page::keys(table, &embeds, &mut joins, &scoped.order)?;
         Ok(Rows {
             table: Arc::clone(table),
             outputs,
+            joins,
             conditions,
             order,
             limit: scoped.limit,
@@ -253,14 +338,18 @@ impl<'c> Planner<'c> {
 }
 
 /// What an embed adds to a row: itself, nothing where it shows nothing, or its members.
-fn shows(embed: &Embed, embedded: Embedded) -> Result<Vec<Output>, Unplanned> {
+fn shows(
+    embed: &Embed,
+    embedded: Arc<Embedded>,
+    joins: &mut Vec<Join>,
+) -> Result<Vec<Output>, Unplanned> {
     if embedded.rows.outputs.is_empty() {
         return Ok(Vec::new());
     }
     if !embed.spread {
         return Ok(vec![Output {
             name: embed.name().to_owned(),
-            value: Shown::Embedded(Box::new(embedded)),
+            value: Shown::Embedded(embedded),
         }]);
     }
     if embedded.many {
@@ -270,20 +359,54 @@ fn shows(embed: &Embed, embedded: Embedded) -> Result<Vec<Output>, Unplanned> {
         );
         return Err(Unplanned::invalid("select", reason));
     }
-    let outputs = embedded.rows.outputs.clone();
-    Ok(outputs
-        .into_iter()
-        .map(|output| Output {
-            name: output.name,
-            value: Shown::Through(Box::new(embedded.clone()), Box::new(output.value)),
-        })
-        .collect())
+    let join = joins.len();
+    let outputs = &embedded.rows.outputs;
+    let among = outputs.iter().enumerate().map(|(output, one)| Output {
+        name: one.name.clone(),
+        value: Shown::Joined(Joined { join, output }),
+    });
+    let among = among.collect();
+    let outputs = outputs.iter().map(|output| output.value.clone()).collect();
+    joins.push(Join { embedded, outputs });
+    Ok(among)
+}
+
+/// Conditions on embedded rows, each once: said again they ask for nothing more, and each
+/// is a subselect.
+fn once(conditions: Vec<Condition>) -> Vec<Condition> {
+    let mut kept: Vec<Condition> = Vec::with_capacity(conditions.len());
+    for one in conditions {
+        if !kept.iter().any(|there| same(there, &one)) {
+            kept.push(one);
+        }
+    }
+    kept
+}
+
+fn same(one: &Condition, other: &Condition) -> bool {
+    match (one, other) {
+        (Condition::Exists(one), Condition::Exists(other)) => Arc::ptr_eq(one, other),
+        (Condition::Not(one), Condition::Not(other)) => same(one, other),
+        _ => false,
+    }
+}
+
+/// Conditions under one word; a single one needs none.
+fn under(word: fn(Vec<Condition>) -> Condition, conditions: Vec<Condition>) -> Condition {
+    let mut conditions = once(conditions);
+    match (conditions.pop(), conditions.is_empty()) {
+        (Some(single), true) => single,
+        (last, _) => {
+            conditions.extend(last);
+            word(conditions)
+        }
+    }
 }
 
 fn tree_condition(
     table: &Table,
     tree: &Tree,
-    embeds: &[(String, Embedded)],
+    embeds: &[(String, Arc<Embedded>)],
 ) -> Result<Condition, Unplanned> {
     let all = |trees: &[Tree]| {
         trees
@@ -292,8 +415,8 @@ fn tree_condition(
             .collect::<Result<Vec<_>, _>>()
     };
     match tree {
-        Tree::All(trees) => Ok(Condition::All(all(trees)?)),
-        Tree::Any(trees) => Ok(Condition::Any(all(trees)?)),
+        Tree::All(trees) => Ok(under(Condition::All, all(trees)?)),
+        Tree::Any(trees) => Ok(under(Condition::Any, all(trees)?)),
         Tree::Not(tree) => Ok(Condition::Not(Box::new(tree_condition(
             table, tree, embeds,
         )?))),
@@ -308,7 +431,11 @@ fn tree_condition(
 }
 
 /// `customers=is.null`: rows that have no embedded row, or one at least.
-fn exists(one: &parse::Condition, name: &str, embedded: &Embedded) -> Result<Condition, Unplanned> {
+fn exists(
+    one: &parse::Condition,
+    name: &str,
+    embedded: &Arc<Embedded>,
+) -> Result<Condition, Unplanned> {
     let none = match one.operator {
         Operator::Is(Is::Null) => !one.negated,
         Operator::Is(Is::NotNull) => one.negated,
@@ -317,7 +444,7 @@ fn exists(one: &parse::Condition, name: &str, embedded: &Embedded) -> Result<Con
             return Err(Unplanned::invalid(shown(name), reason));
         }
     };
-    let exists = Condition::Exists(Box::new(embedded.clone()));
+    let exists = Condition::Exists(Arc::clone(embedded));
     Ok(if none {
         Condition::Not(Box::new(exists))
     } else {

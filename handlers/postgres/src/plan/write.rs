@@ -1,6 +1,6 @@
 //! What changes rows: inserts, updates, removals, and calls of functions.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::catalog::{Argument, Column, Function, Identity, Key, Kind, Table, is_scope};
 use crate::parse::{Ask, Missing, Resolution, shown};
 
+use super::body::{Body, MAX_NESTING, nesting};
 use super::rows::{Planner, Rows};
 use super::{Condition, Place, Unplanned};
 
@@ -73,87 +74,6 @@ pub(crate) struct Source {
     pub(crate) body: String,
 }
 
-/// A body's objects, and which names occur in them.
-#[derive(Debug)]
-pub(crate) struct Body {
-    /// The objects, as a JSON array.
-    pub(crate) array: String,
-    /// Every name that occurs.
-    pub(crate) names: Vec<String>,
-}
-
-/// Nesting of a body's JSON at most: PostgreSQL's own reader is recursive.
-const MAX_NESTING: usize = 128;
-
-impl Body {
-    /// Reads one object or an array of objects.
-    ///
-    /// # Errors
-    /// It is neither, or nests too deep.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unplanned> {
-        let wrong = |reason: &str| Unplanned::invalid("body", reason);
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| wrong("must be UTF-8"))?
-            .trim();
-        if nesting(text) > MAX_NESTING {
-            return Err(wrong("nests deeper than 128 levels"));
-        }
-        type Object<'b> = BTreeMap<String, &'b RawValue>;
-        let syntax = |error: serde_json::Error| {
-            Unplanned::invalid(
-                "body",
-                format!("must be a JSON object or an array of objects: {error}"),
-            )
-        };
-        let (array, objects) = if text.starts_with('[') {
-            (
-                text.to_owned(),
-                serde_json::from_str::<Vec<Object<'_>>>(text).map_err(syntax)?,
-            )
-        } else {
-            (
-                format!("[{text}]"),
-                vec![serde_json::from_str(text).map_err(syntax)?],
-            )
-        };
-        let mut names: Vec<String> = objects.into_iter().flat_map(BTreeMap::into_keys).collect();
-        names.sort_unstable();
-        names.dedup();
-        Ok(Self { array, names })
-    }
-
-    /// One object.
-    ///
-    /// # Errors
-    /// As [`Self::read`], or there are several.
-    pub(crate) fn read_one(bytes: &[u8]) -> Result<Self, Unplanned> {
-        let body = Self::read(bytes)?;
-        if bytes.trim_ascii_start().starts_with(b"[") {
-            return Err(Unplanned::invalid("body", "must be a JSON object"));
-        }
-        Ok(body)
-    }
-}
-
-/// How deep the JSON nests, brackets in texts aside.
-fn nesting(text: &str) -> usize {
-    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'[' | b'{' if !quoted => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 impl Planner<'_> {
     /// Plans an insert.
     ///
@@ -185,6 +105,13 @@ impl Planner<'_> {
                         .map(|column| column.name.clone())
                         .filter(|name| !key.columns.contains(name))
                         .collect(),
+                };
+                // A row of nothing but its key is merged with itself, and answered as others.
+                let keys_only = resolution == Resolution::Merge && merge.is_empty();
+                let merge = if keys_only {
+                    columns.iter().map(|column| column.name.clone()).collect()
+                } else {
+                    merge
                 };
                 Some(Conflict {
                     key: key.columns.clone(),
@@ -365,10 +292,14 @@ fn writable_kind(table: &Table) -> Result<(), Unplanned> {
     }
 }
 
-/// The columns of these names, each of which may be written.
-fn written(table: &Table, names: &[String]) -> Result<Vec<Column>, Unplanned> {
-    let column = |name: &String| {
+/// The columns of these names, each of which may be written, once.
+fn written<'n>(table: &Table, names: &'n [String]) -> Result<Vec<Column>, Unplanned> {
+    let mut seen = HashSet::new();
+    let column = |name: &'n String| {
         let refuse = |reason: String| Unplanned::invalid(shown(name), reason);
+        if !seen.insert(name) {
+            return Err(refuse("is named twice".into()));
+        }
         let Some(column) = table.column(name) else {
             return Err(refuse(format!("is no column of {}", table.name)));
         };

@@ -1,28 +1,44 @@
 //! Statements that read.
 //!
 //! ```sql
-//! SELECT row_to_json(r.*)::text, p."k"                  -- a row's JSON, and its place in the order
+//! SELECT row_to_json(r.*)::varchar(8388609), p."k"      -- a row's JSON, and its place in the order
 //! FROM (SELECT t0."id" AS "c0",
-//!              (SELECT row_to_json(r.*) FROM (SELECT t1."name" AS "name" FROM … t1 WHERE …) r) AS "c1",
-//!              ARRAY[t0."id"::text] AS "k"
-//!       FROM "ws_…"."orders" t0 WHERE … ORDER BY … LIMIT … OFFSET …) p
-//! CROSS JOIN LATERAL (SELECT p."c0" AS "id", p."c1" AS "customer") r
+//!              (SELECT row_to_json(r.*) FROM (SELECT t2."name" AS "name" FROM … t2 WHERE …) r) AS "c1",
+//!              t1."c0" AS "c2", ARRAY[t0."id"::varchar(3001)] AS "k"
+//!       FROM "ws_…"."orders" t0
+//!       LEFT JOIN LATERAL (SELECT t3."city" AS "c0" FROM … t3 WHERE …) AS t1 ON true
+//!       WHERE … ORDER BY … LIMIT … OFFSET …) p
+//! CROSS JOIN LATERAL (SELECT p."c0" AS "id", p."c1" AS "customer", p."c2" AS "city") r
 //! ```
 //! A row of the answer is a row of the result: so the answer's size is bounded while it
 //! comes, and the handler passes bytes on. Embedded rows are subselects of the output:
-//! PostgreSQL computes them after the limit, and they leave the order alone.
+//! PostgreSQL computes them after the limit, and they leave the order alone. To-one rows
+//! whose columns stand among the outer ones, or order them, are joined, once each.
+
+use std::sync::Arc;
 
 use crate::parse::{FullText, Is, Key as PathKey, Quantifier};
-use crate::plan::{Condition, Embedded, Key, KeyOf, Link, Output, Place, Position, Rows, Shown};
+use crate::plan::{
+    Condition, Embedded, Join, Joined, Key, KeyOf, Link, Output, Place, Position, Rows, Shown,
+    Unplanned,
+};
 
+use super::fits::{Fits, counts};
 use super::{Alias, Sql};
+
+/// Bytes of one value of a cursor at most.
+pub(crate) const MAX_KEY: usize = 3_000;
 
 /// A page of rows: their JSON, and where each stands in the order. With the row's
 /// version instead, where it is asked for.
-pub(crate) fn list(rows: &Rows, versions: bool) -> Sql {
-    let mut sql = Sql::default();
-    sql.word("SELECT row_to_json(r.*)::text, p.\"k\" FROM (SELECT ");
-    let own = sql.fresh();
+pub(crate) fn list(rows: &Rows, versions: bool, most: usize) -> Result<Sql, Unplanned> {
+    let mut sql = Sql {
+        fits: Fits::of(rows, most),
+        ..Sql::default()
+    };
+    sql.word("SELECT row_to_json(r.*)").cut();
+    sql.word(", p.\"k\" FROM (SELECT ");
+    let own = sql.fresh_with(rows.joins.len());
     inner_outputs(&mut sql, &rows.outputs, own);
     if !rows.outputs.is_empty() {
         sql.word(", ");
@@ -33,24 +49,35 @@ pub(crate) fn list(rows: &Rows, versions: bool) -> Sql {
         sql.word("ARRAY[")
             .between(", ", &rows.order, |sql, key| {
                 key_of(sql, &key.by, own);
-                sql.word("::text");
+                // A longer one makes no cursor.
+                sql.word("::varchar(").number(MAX_KEY + 1).word(")");
             })
-            .word("]");
+            .word("]::text[]");
     } else {
         sql.word("NULL::text[]");
     }
-    sql.word(" AS \"k\" FROM ");
-    from(&mut sql, rows, own);
+    sql.word(" AS \"k\" FROM ")
+        .qualified(&rows.table.schema, &rows.table.name)
+        .word(" AS ")
+        .alias(own);
+    beside(&mut sql, &rows.joins, own);
+    wherever(&mut sql, &rows.conditions, own);
     order(&mut sql, &rows.order, own);
     limit(&mut sql, rows);
+    shown_of_page(&mut sql, rows);
+    sql.whole()
+}
+
+/// `) p CROSS JOIN LATERAL (SELECT p."c0" AS "id", …) r`
+pub(super) fn shown_of_page(sql: &mut Sql, rows: &Rows) {
     sql.word(") p CROSS JOIN LATERAL (SELECT ");
-    outer_outputs(&mut sql, &rows.outputs, "p");
+    outer_outputs(sql, &rows.outputs, "p");
     sql.word(") r");
-    sql
+    sql.row_fits(rows);
 }
 
 /// How many rows there are, whatever the page.
-pub(crate) fn count(rows: &Rows, at_most: Option<u64>) -> Sql {
+pub(crate) fn count(rows: &Rows, at_most: Option<u64>) -> Result<Sql, Unplanned> {
     let mut sql = Sql::default();
     let own = sql.fresh();
     match at_most {
@@ -66,28 +93,28 @@ pub(crate) fn count(rows: &Rows, at_most: Option<u64>) -> Sql {
                 .word(") p");
         }
     }
-    sql
+    sql.whole()
 }
 
 /// How many rows the planner believes there are.
-pub(crate) fn estimate(rows: &Rows) -> Sql {
+pub(crate) fn estimate(rows: &Rows) -> Result<Sql, Unplanned> {
     let mut sql = Sql::default();
     let own = sql.fresh();
     sql.word("EXPLAIN (FORMAT JSON) SELECT 1 FROM ");
     from(&mut sql, rows, own);
-    sql
+    sql.whole()
 }
 
 /// Whether there is a row.
-pub(crate) fn exists(rows: &Rows) -> Sql {
+pub(crate) fn exists(rows: &Rows) -> Result<Sql, Unplanned> {
     let mut sql = Sql::default();
     let own = sql.fresh();
     sql.word("SELECT 1 FROM ");
     from(&mut sql, rows, own);
-    sql
+    sql.whole()
 }
 
-/// `"s"."t" t0 WHERE …`
+/// `"s"."t" t0 WHERE …`, where nothing of joins is asked for.
 fn from(sql: &mut Sql, rows: &Rows, own: Alias) {
     sql.qualified(&rows.table.schema, &rows.table.name)
         .word(" AS ")
@@ -152,47 +179,74 @@ fn shown(sql: &mut Sql, what: &Shown, own: Alias) {
         }
         Shown::Embedded(embedded) if embedded.many => {
             sql.word("(SELECT coalesce(json_agg(r.*), '[]'::json) FROM (SELECT ");
-            embedded_rows(sql, embedded, own, |sql, inner| {
-                members(sql, &embedded.rows.outputs, inner);
-            });
-            sql.word(") r)");
+            embedded_rows(sql, embedded, own);
+            sql.word(") r");
+            sql.list_fits(&embedded.rows);
+            sql.word(")");
         }
         Shown::Embedded(embedded) => {
             sql.word("(SELECT row_to_json(r.*) FROM (SELECT ");
-            embedded_rows(sql, embedded, own, |sql, inner| {
-                members(sql, &embedded.rows.outputs, inner);
-            });
-            sql.word(") r)");
-        }
-        Shown::Through(embedded, what) => {
-            sql.word("(SELECT ");
-            embedded_rows(sql, embedded, own, |sql, inner| shown(sql, what, inner));
+            embedded_rows(sql, embedded, own);
+            sql.word(") r");
+            sql.embedded_fits(&embedded.rows);
             sql.word(")");
         }
+        Shown::Joined(joined) => beside_of(sql, *joined, own),
+        Shown::Compared(at) => compared(sql, at, own),
     }
 }
 
-/// `… FROM inner WHERE link AND conditions ORDER BY … LIMIT …`
-fn embedded_rows(
-    sql: &mut Sql,
-    embedded: &Embedded,
-    outer: Alias,
-    outputs: impl FnOnce(&mut Sql, Alias),
-) {
+/// `members FROM inner WHERE link AND conditions ORDER BY … LIMIT …`
+fn embedded_rows(sql: &mut Sql, embedded: &Arc<Embedded>, outer: Alias) {
+    if !sql.subselect() {
+        return;
+    }
     let rows = &embedded.rows;
-    let inner = sql.fresh();
-    outputs(sql, inner);
-    linked(sql, embedded, outer, inner);
+    let inner = sql.fresh_with(rows.joins.len());
+    members(sql, &rows.outputs, inner);
+    linked(sql, embedded, &rows.joins, outer, inner);
     // A count is one row, whatever the order.
-    let counts = matches!(rows.outputs.as_slice(), [one] if matches!(one.value, Shown::Count));
-    if embedded.many && !counts {
+    if embedded.many && !counts(embedded) {
         order(sql, &rows.order, inner);
         limit(sql, rows);
     }
 }
 
-/// ` FROM inner [JOIN between] WHERE link AND conditions`
-fn linked(sql: &mut Sql, embedded: &Embedded, outer: Alias, inner: Alias) {
+/// ` LEFT JOIN LATERAL (SELECT … AS "c0" FROM inner WHERE link AND conditions) AS t1 ON true`
+pub(super) fn beside(sql: &mut Sql, joins: &[Join], outer: Alias) {
+    for (place, join) in joins.iter().enumerate() {
+        if !sql.subselect() {
+            return;
+        }
+        // Of what stands beside the inner row it takes all or nothing.
+        let through = |output: &Shown| matches!(output, Shown::Joined(_));
+        let joins: &[Join] = match join.outputs.iter().any(through) {
+            true => &join.embedded.rows.joins,
+            false => &[],
+        };
+        let inner = sql.fresh_with(joins.len());
+        sql.word(" LEFT JOIN LATERAL (SELECT ").between(
+            ", ",
+            join.outputs.iter().enumerate(),
+            |sql, (place, output)| {
+                shown(sql, output, inner);
+                sql.word(" AS ").name(&format!("c{place}"));
+            },
+        );
+        linked(sql, &join.embedded, joins, outer, inner);
+        sql.word(") AS ")
+            .alias(outer.beside(place))
+            .word(" ON true");
+    }
+}
+
+/// `t1."c0"`
+fn beside_of(sql: &mut Sql, joined: Joined, own: Alias) {
+    sql.column(own.beside(joined.join), &format!("c{}", joined.output));
+}
+
+/// ` FROM inner [JOIN between] [joins] WHERE link AND conditions`
+fn linked(sql: &mut Sql, embedded: &Embedded, joins: &[Join], outer: Alias, inner: Alias) {
     let rows = &embedded.rows;
     let equal = |sql: &mut Sql, pairs: &[(String, String)], one: Alias, other: Alias| {
         sql.between(" AND ", pairs, |sql, (a, b)| {
@@ -205,6 +259,7 @@ fn linked(sql: &mut Sql, embedded: &Embedded, outer: Alias, inner: Alias) {
         .alias(inner);
     match &embedded.link {
         Link::Direct(pairs) => {
+            beside(sql, joins, inner);
             sql.word(" WHERE ");
             equal(sql, pairs, outer, inner);
         }
@@ -220,6 +275,7 @@ fn linked(sql: &mut Sql, embedded: &Embedded, outer: Alias, inner: Alias) {
                 .alias(between)
                 .word(" ON ");
             equal(sql, to_inner, between, inner);
+            beside(sql, joins, inner);
             sql.word(" WHERE ");
             equal(sql, to_outer, outer, between);
         }
@@ -263,11 +319,7 @@ fn compared(sql: &mut Sql, at: &Place, own: Alias) {
 fn key_of(sql: &mut Sql, by: &KeyOf, own: Alias) {
     match by {
         KeyOf::Place(at) => compared(sql, at, own),
-        KeyOf::Embedded(embedded, at) => {
-            sql.word("(SELECT ");
-            embedded_rows(sql, embedded, own, |sql, inner| compared(sql, at, inner));
-            sql.word(")");
-        }
+        KeyOf::Joined(joined, _) => beside_of(sql, *joined, own),
     }
 }
 
@@ -343,15 +395,18 @@ fn condition(sql: &mut Sql, one: &Condition, own: Alias) {
         Condition::FullText { .. } => full_text(sql, one, own),
         Condition::Exists(embedded) => {
             sql.word("EXISTS (SELECT 1");
-            let inner = sql.fresh();
-            linked(sql, embedded, own, inner);
+            if sql.subselect() {
+                let inner = sql.fresh();
+                linked(sql, embedded, &[], own, inner);
+            }
             sql.word(")");
         }
         Condition::After(position) => after(sql, position, own),
         Condition::Version(version) => {
             sql.alias(own)
-                .word(".xmin = ")
-                .value(version.clone(), "xid");
+                .word(".xmin = ANY (")
+                .value(version.clone(), "xid[]")
+                .word(")");
         }
     }
 }

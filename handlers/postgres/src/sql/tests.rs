@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Sql, count, list};
+use super::{MAX_STATEMENT, MAX_SUBSELECTS, Sql, count, list};
 use crate::catalog::{Catalog, Column, Key, Kind, Reference, Table, Type};
 use crate::parse::{Ask, Verb};
 use crate::plan::Planner;
@@ -60,15 +60,25 @@ fn catalog() -> Catalog {
         target_columns: vec!["id".into()],
         on_delete: 'a',
     };
+    let boss = Reference {
+        name: "staff_customer_id_fkey".into(),
+        target: "staff".into(),
+        ..reference.clone()
+    };
     let tables = vec![
         table("orders", vec![reference]),
         table("customers", Vec::new()),
+        table("staff", vec![boss]),
     ];
     Catalog::new("ws_1".into(), "v".into(), None, tables, Vec::new())
 }
 
 /// The statement for these parameters; none: they are refused.
 fn statement(pairs: &[(&str, String)]) -> Option<Vec<Sql>> {
+    statement_of("orders", pairs)
+}
+
+fn statement_of(table: &str, pairs: &[(&str, String)]) -> Option<Vec<Sql>> {
     let catalog = catalog();
     let pairs: Vec<_> = pairs
         .iter()
@@ -79,11 +89,11 @@ fn statement(pairs: &[(&str, String)]) -> Option<Vec<Sql>> {
         catalog: &catalog,
         max_rows: 100,
     };
-    let table: &Arc<Table> = planner.table("orders").ok()?;
+    let table: &Arc<Table> = planner.table(table).ok()?;
     let mut rows = planner.rows(table, &ask).ok()?;
-    let counted = count(&rows, None);
+    let counted = count(&rows, None).ok()?;
     planner.page(&mut rows, 20, 0);
-    Some(vec![list(&rows, false), counted])
+    Some(vec![list(&rows, false, 8 << 20).ok()?, counted])
 }
 
 /// A statement without what its identifiers are called, with what they are called aside.
@@ -209,4 +219,129 @@ fn bounds() {
     // One array is one value, however many it holds.
     let sql = list(10_000).unwrap();
     assert!(sql.iter().all(|sql| sql.values.len() <= 2));
+}
+
+/// What a statement makes PostgreSQL plan.
+fn subselects(sql: &Sql) -> usize {
+    sql.text.matches(" FROM \"ws_1\"").count()
+}
+
+/// `p:staff!customer_id(…)`, or with three dots before it, so many times around a core.
+fn nested(levels: usize, open: &str, core: &str) -> String {
+    format!("{}{core}{}", open.repeat(levels), ")".repeat(levels))
+}
+
+/// However a request nests and repeats, what is made of it grows no faster than it does.
+#[test]
+fn nesting_stays_linear() {
+    let embed = "id,p:staff!customer_id(";
+    let way = |levels: usize| vec!["p"; levels].join(".");
+    // Columns of a row nine levels up stand among its own.
+    let spread = |levels| nested(levels, "...staff!customer_id(", "*");
+    let sql = statement_of("staff", &[("select", spread(9))]).unwrap();
+    assert_eq!(subselects(&sql[0]), 1 + 9);
+    // An order by each level's row, each said twelve times.
+    let ordered = |levels: usize| {
+        let mut pairs = vec![("select".to_owned(), nested(levels, embed, "id"))];
+        for level in 0..levels {
+            let dot = if level > 0 { "." } else { "" };
+            let name = format!("{}{dot}order", way(level));
+            pairs.push((name, vec!["p(id)"; 12].join(",")));
+        }
+        pairs
+    };
+    // A condition on each level's row, said as often as requests may.
+    let filtered = |levels: usize, times: usize| {
+        let mut pairs = vec![("select".to_owned(), nested(levels, embed, "id"))];
+        for level in 1..=levels {
+            let name = format!("{}{}", "p.".repeat(level - 1), "p");
+            pairs.extend(vec![(name, "not.is.null".to_owned()); times]);
+        }
+        pairs
+    };
+    for levels in 1..=9 {
+        for pairs in [ordered(levels), filtered(levels, 6), filtered(levels, 20)] {
+            let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+            let sql = statement_of("staff", &pairs).unwrap();
+            assert!(
+                subselects(&sql[0]) <= 1 + levels * (levels + 3) / 2,
+                "{levels}"
+            );
+        }
+    }
+}
+
+/// What would be too much is refused, and never written down before that.
+#[test]
+fn statements_have_a_bound() {
+    let embeds = |n: usize| (0..n).map(|n| format!("e{n}:customers(id)"));
+    let select = |n: usize| [("select", embeds(n).collect::<Vec<_>>().join(","))];
+    assert!(statement(&select(99)).is_some());
+    assert!(statement(&select(101)).is_none());
+    let repeats = |n: usize, column: &str| {
+        let names: Vec<_> = (0..n).map(|n| format!("a{n}:{column}")).collect();
+        [("select", names.join(","))]
+    };
+    assert!(statement(&repeats(8, "name")).is_some());
+    for column in ["name", "data", "data->a->b"] {
+        assert!(statement(&repeats(9, column)).is_none(), "{column}");
+    }
+    assert!(statement(&repeats(400, "id")).is_some());
+    // The same column on another level is the same column.
+    let levels =
+        "a:name,c:customers(orders(b:name,c:name,d:name,e:name,f:name,g:name,h:name,i:name))";
+    assert!(statement(&[("select", levels.to_owned())]).is_none());
+    // Each level names four hundred columns.
+    let columns: Vec<_> = (0..400).map(|n| format!("a{n}:id")).collect();
+    let open = format!("{},p:staff!customer_id(", columns.join(","));
+    assert!(statement_of("staff", &[("select", nested(3, &open, "id"))]).is_some());
+    assert!(statement_of("staff", &[("select", nested(5, &open, "id"))]).is_none());
+}
+
+/// Lists of embedded rows are measured as they grow where they may be long.
+#[test]
+fn long_lists_are_measured() {
+    let embedded = |columns: &str| {
+        let select = format!("id,orders({columns})");
+        statement_of("customers", &[("select", select)])
+            .unwrap()
+            .remove(0)
+    };
+    assert!(embedded("id,name").measures);
+    assert!(embedded("id,customers(id)").text.matches("HAVING").count() == 0);
+    assert!(!embedded("id,customer_id").measures);
+    assert!(embedded("customers(name)").measures);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever is nested in whatever: what is planned and written has its bounds.
+    #[test]
+    fn requests_of_any_shape_have_a_bound(
+        shape in proptest::collection::vec((0..4_usize, 0..3_usize, 0..12_usize), 1..9),
+    ) {
+        let (mut select, mut pairs) = ("*".to_owned(), Vec::new());
+        for (depth, (width, kind, times)) in shape.iter().enumerate() {
+            let spread = if *kind == 0 { "..." } else { "" };
+            let inner: Vec<_> = (0..=*width)
+                .map(|n| match spread {
+                    "" => format!("e{n}:staff!customer_id({select})"),
+                    _ => format!("...staff!customer_id(s{depth}x{n}:id)"),
+                })
+                .collect();
+            select = format!("k{depth}:id,{}", inner.join(","));
+            let way = vec!["e0"; shape.len() - 1 - depth].join(".");
+            let at = |last: &str| if way.is_empty() { last.to_owned() } else { format!("{way}.{last}") };
+            pairs.extend(vec![(at("e0"), "not.is.null".to_owned()); *times]);
+            pairs.push((at("order"), vec!["e0(id)", "e0(name)", "id"].repeat((times % 4) + 1).join(",")));
+        }
+        pairs.push(("select".to_owned(), select));
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+        for sql in statement_of("staff", &pairs).unwrap_or_default() {
+            prop_assert!(sql.text.len() <= MAX_STATEMENT);
+            prop_assert!(subselects(&sql) <= 1 + MAX_SUBSELECTS);
+            prop_assert!(skeleton(&sql.text).is_some());
+        }
+    }
 }

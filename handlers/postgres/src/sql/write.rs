@@ -2,7 +2,7 @@
 //!
 //! ```sql
 //! WITH w AS (INSERT INTO … SELECT … FROM json_to_recordset($1::json) AS j("a" int8, …) RETURNING *)
-//! SELECT row_to_json(r.*)::text FROM w AS t0 CROSS JOIN LATERAL (SELECT t0."a" AS "a", …) r
+//! SELECT row_to_json(r.*)::varchar(8388609) FROM w AS t0 CROSS JOIN LATERAL (SELECT t0."a" AS "a", …) r
 //! ```
 //! Bodies are bound whole: PostgreSQL reads each value as its column's type, so no digit
 //! passes through a type of ours. Without a representation it is the bare change, and the
@@ -10,15 +10,15 @@
 
 use crate::catalog::{Column, Table};
 use crate::parse::Missing;
-use crate::plan::{Call, Insert, Remove, Rows, Source, Update};
+use crate::plan::{Call, Insert, Remove, Rows, Source, Unplanned, Update};
 
-use super::read::{limit, members, order, wherever};
+use super::fits::Fits;
+use super::read::{beside, inner_outputs, limit, members, order, shown_of_page, wherever};
 use super::{Alias, Sql};
 
 /// Writes an insert; `shown`: with what the new rows show.
-pub(crate) fn insert(plan: &Insert, shown: bool) -> Sql {
-    let mut sql = Sql::default();
-    let own = sql.fresh();
+pub(crate) fn insert(plan: &Insert, shown: bool, most: usize) -> Result<Sql, Unplanned> {
+    let (mut sql, own) = begin(&plan.rows, most);
     let table = &plan.rows.table;
     open(&mut sql, shown);
     sql.word("INSERT INTO ")
@@ -52,7 +52,17 @@ pub(crate) fn insert(plan: &Insert, shown: bool) -> Sql {
         }
     }
     close(&mut sql, shown, &plan.rows, own, "RETURNING *");
-    sql
+    sql.whole()
+}
+
+/// A statement on rows, with the name of their table.
+fn begin(rows: &Rows, most: usize) -> (Sql, Alias) {
+    let mut sql = Sql {
+        fits: Fits::of(rows, most),
+        ..Sql::default()
+    };
+    let own = sql.fresh_with(rows.joins.len());
+    (sql, own)
 }
 
 /// The rows of the body, as the columns' types.
@@ -107,9 +117,8 @@ fn typed(sql: &mut Sql, columns: &[Column]) {
 }
 
 /// Writes an update; `shown`: with what the rows show afterwards.
-pub(crate) fn update(plan: &Update, shown: bool) -> Sql {
-    let mut sql = Sql::default();
-    let own = sql.fresh();
+pub(crate) fn update(plan: &Update, shown: bool, most: usize) -> Result<Sql, Unplanned> {
+    let (mut sql, own) = begin(&plan.rows, most);
     open(&mut sql, shown);
     sql.word("UPDATE ");
     aliased(&mut sql, &plan.rows.table, own);
@@ -124,19 +133,18 @@ pub(crate) fn update(plan: &Update, shown: bool) -> Sql {
     sql.word(")");
     wherever(&mut sql, &plan.rows.conditions, own);
     returning(&mut sql, shown, &plan.rows, own);
-    sql
+    sql.whole()
 }
 
 /// Writes a removal; `shown`: with what the rows showed.
-pub(crate) fn remove(plan: &Remove, shown: bool) -> Sql {
-    let mut sql = Sql::default();
-    let own = sql.fresh();
+pub(crate) fn remove(plan: &Remove, shown: bool, most: usize) -> Result<Sql, Unplanned> {
+    let (mut sql, own) = begin(&plan.rows, most);
     open(&mut sql, shown);
     sql.word("DELETE FROM ");
     aliased(&mut sql, &plan.rows.table, own);
     wherever(&mut sql, &plan.rows.conditions, own);
     returning(&mut sql, shown, &plan.rows, own);
-    sql
+    sql.whole()
 }
 
 fn aliased(sql: &mut Sql, table: &Table, own: Alias) {
@@ -165,37 +173,46 @@ fn close(sql: &mut Sql, shown: bool, rows: &Rows, own: Alias, returning: &'stati
     if !returning.is_empty() {
         sql.word(" ").word(returning);
     }
-    sql.word(") SELECT row_to_json(r.*)::text FROM w AS ")
-        .alias(own);
+    sql.word(") SELECT row_to_json(r.*)").cut();
+    sql.word(" FROM w AS ").alias(own);
+    beside(sql, &rows.joins, own);
     sql.word(" CROSS JOIN LATERAL (SELECT ");
     members(sql, &rows.outputs, own);
     sql.word(") r");
+    sql.row_fits(rows);
 }
 
 /// Writes a call: a row of the result is a row, or the value.
-pub(crate) fn call(plan: &Call) -> Sql {
-    let mut sql = Sql::default();
-    let own = sql.fresh();
+pub(crate) fn call(plan: &Call, most: usize) -> Result<Sql, Unplanned> {
+    let mut sql = Sql {
+        fits: Fits::row(most),
+        ..Sql::default()
+    };
     match &plan.rows {
         None => {
             // No column of a result is called so.
-            sql.word("SELECT to_json(\"?value\")::text FROM ");
+            sql.word("SELECT to_json(\"?value\")").cut();
+            sql.word(" FROM ");
             function(&mut sql, &plan.source);
             sql.word(" AS \"?value\"");
         }
         Some(rows) => {
-            sql.word("SELECT row_to_json(r.*)::text FROM (SELECT f.* FROM ");
+            let (begun, own) = begin(rows, most);
+            sql = begun;
+            sql.word("SELECT row_to_json(r.*)").cut();
+            sql.word(" FROM (SELECT ");
+            inner_outputs(&mut sql, &rows.outputs, own);
+            sql.word(" FROM (SELECT f.* FROM ");
             function(&mut sql, &plan.source);
             sql.word(" AS f) AS ").alias(own);
-            sql.word(" CROSS JOIN LATERAL (SELECT ");
-            members(&mut sql, &rows.outputs, own);
-            sql.word(") r");
+            beside(&mut sql, &rows.joins, own);
             wherever(&mut sql, &rows.conditions, own);
             order(&mut sql, &rows.order, own);
             limit(&mut sql, rows);
+            shown_of_page(&mut sql, rows);
         }
     }
-    sql
+    sql.whole()
 }
 
 /// `json_to_recordset(…) AS j(…) CROSS JOIN LATERAL "s"."f"("a" => j."a")`

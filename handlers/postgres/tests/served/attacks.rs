@@ -214,3 +214,43 @@ async fn answers_are_bounded() {
     let left = "SELECT count(*)::text FROM $schema.labels WHERE id >= 100";
     assert_eq!(served.text(&workspace, left).await.as_deref(), Some("201"));
 }
+
+/// One row above the bound does not leave PostgreSQL, whatever it is made of.
+#[tokio::test]
+async fn a_row_is_bounded() {
+    let small = postern_postgres::Bounds {
+        max_answer: 64 << 10,
+        ..crate::support::bounds()
+    };
+    let served = Served::with(small, None, true).await;
+    let workspace = seeded(&served).await;
+    served
+        .seed(
+            &workspace,
+            "INSERT INTO labels (id, name) VALUES (100, repeat('x', 100000)), (101, repeat('x', 10000)); \
+             UPDATE orders SET state = repeat('x', 40000)",
+        )
+        .await;
+    let aliases = |n: usize| {
+        let all: Vec<_> = (0..n).map(|n| format!("a{n}:name")).collect();
+        all.join(",")
+    };
+    for path in [
+        "rows/labels/100".to_owned(),
+        "rows/labels?id=eq.100".to_owned(),
+        format!("rows/labels?id=eq.101&select={}", aliases(8)),
+        format!("rows/labels?id=eq.101&select={}", aliases(9)),
+        "rows/customers?id=eq.1&select=id,orders(state)".to_owned(),
+        "rows/customers?id=eq.1&select=id,orders(lines(orders(state)))".to_owned(),
+    ] {
+        let answer = served.get(&workspace, &path).await;
+        assert_eq!(answer.refused(), (400, "VALIDATION_ERROR".into()), "{path}");
+    }
+    for path in [
+        "rows/labels/101".to_owned(),
+        format!("rows/labels?id=eq.101&select={}", aliases(6)),
+        "rows/customers?id=eq.2&select=id,orders(state)".to_owned(),
+    ] {
+        served.get(&workspace, &path).await.ok();
+    }
+}
