@@ -95,8 +95,9 @@ struct World {
     sealer: Sealer,
     login: Login,
     workspace: String,
-    /// Another tenant's requests, each of which takes half a second.
-    slow: Request,
+    /// Another tenant, and what takes half a second there.
+    others: Sealer,
+    slow: String,
     token: String,
     /// Connections of one tenant at most.
     share: u16,
@@ -159,7 +160,8 @@ impl World {
         let id = stack.services()?.handlers().id();
         Ok(Self {
             sealer: sealer(&ours.tenant)?,
-            slow: sealer(&others.tenant)?.request(&Method::GET, &slow, None)?,
+            others: sealer(&others.tenant)?,
+            slow,
             login: Login {
                 address: cluster.address(),
                 user: "postern_data".to_owned(),
@@ -321,7 +323,7 @@ fn neighbour(world: &World, options: &Options) -> Result<()> {
         let alone = round()?;
         let beside = std::thread::scope(|threads| {
             let slow = threads.spawn(|| {
-                let requests = vec![world.slow.clone()];
+                let requests = vec![world.others.request(&Method::GET, &world.slow, None)?];
                 let count = usize::from(world.share) * 2;
                 let mut load = Load::open(world.handlers.address, count, requests, 200)?;
                 load.run(WARM_UP + options.length() + WARM_UP)
