@@ -41,7 +41,7 @@ pub(crate) struct Sql {
 
 /// Subselects and joins of one statement at most. What PostgreSQL needs to plan it grows
 /// with them; writing stops there, however much the plan holds still.
-const MAX_SUBSELECTS: usize = 100;
+const MAX_SUBSELECTS: usize = 64;
 /// Bytes of a statement's text at most, its values aside.
 const MAX_STATEMENT: usize = 512 << 10;
 
