@@ -10,8 +10,10 @@ use serde_json::Value;
 use crate::render::Form;
 use crate::wall::{At, Budget, Filter, Projection, Refused, Sort, json, value};
 
-/// The default and the greatest number of documents in a page.
-const LIMITS: (u32, u32) = (20, 1_000);
+/// Documents of a page, unless it says.
+const LIMIT: u32 = 20;
+/// What is asked for beyond it is cut.
+const MAX_LIMIT: u32 = 1_000;
 /// What is skipped is read all the same; beyond this a cursor does better.
 const MAX_SKIP: u32 = 1_000_000;
 /// Documents that an `in` or `nin` of an argument may name.
@@ -66,7 +68,7 @@ impl Arguments {
         let sort = query.optional("sort", |text| {
             Sort::parse(text, &At::root("sort")).map_err(told)
         });
-        let (default, most) = LIMITS;
+        let (default, most) = (LIMIT, MAX_LIMIT);
         let arguments = Self {
             filter,
             projection: projection.unwrap_or_default(),

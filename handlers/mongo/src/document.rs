@@ -16,14 +16,14 @@ use postern_common::query::Query;
 use postern_common::{Call, Failure, Reply};
 
 use crate::arguments::form;
-use crate::collections;
 use crate::body;
+use crate::collections;
 use crate::failure::failure;
 use crate::family::{Mongo, Place};
 use crate::merge;
 use crate::read::no_document;
-use crate::retry;
 use crate::render::{self, Form};
+use crate::retry;
 use crate::wall::{At, Budget, Update, document, id};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -62,11 +62,7 @@ impl Target {
     }
 
     /// Looks at the document only if the client named a validator.
-    async fn check(
-        &self,
-        session: &mut ClientSession,
-        if_match: &IfMatch,
-    ) -> Result<(), Failure> {
+    async fn check(&self, session: &mut ClientSession, if_match: &IfMatch) -> Result<(), Failure> {
         if if_match.is_present() {
             let found = self.current(session, if_match).await?;
             found.ok_or_else(|| self.missing())?;

@@ -15,7 +15,7 @@ use postern_common::{Call, Failure, Reply, Router};
 use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::failure::{failure, too_slow};
-use crate::store::{self, Known, KeptBytes, Work};
+use crate::store::{self, KeptBytes, Known, Work};
 use crate::turns::Turns;
 use crate::wall::{Wall, collection};
 use crate::{aggregate, bulk, collections, credentials, document, documents};
@@ -24,8 +24,7 @@ use crate::{aggregate, bulk, collections, credentials, document, documents};
 pub trait Quotas: Send + Sync {
     /// Waits until nobody else, in any process, makes or drops collections of the tenant.
     /// It stays so until the reservation is used up or dropped.
-    fn reserve(&self, tenant: TenantId)
-    -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>>;
+    fn reserve(&self, tenant: TenantId) -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>>;
 }
 
 /// The right to change how many collections a tenant has.

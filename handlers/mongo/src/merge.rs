@@ -40,7 +40,9 @@ pub(crate) fn operators(patch: &Document, found: &RawDocumentBuf) -> Result<Docu
     }
     let named = [("$set", set), ("$unset", unset)];
     let named = named.into_iter().filter(|(_, fields)| !fields.is_empty());
-    Ok(named.map(|(name, fields)| (name.to_owned(), fields.into())).collect())
+    Ok(named
+        .map(|(name, fields)| (name.to_owned(), fields.into()))
+        .collect())
 }
 
 /// MergePatch of the RFC.
@@ -75,21 +77,45 @@ mod tests {
         for (there, patch, becomes) in [
             (doc! {"a": "b"}, doc! {"a": "c"}, doc! {"$set": {"a": "c"}}),
             (doc! {"a": "b"}, doc! {"b": "c"}, doc! {"$set": {"b": "c"}}),
-            (doc! {"a": "b"}, doc! {"a": null}, doc! {"$unset": {"a": ""}}),
-            (doc! {"a": ["b"]}, doc! {"a": "c"}, doc! {"$set": {"a": "c"}}),
-            (doc! {"a": "c"}, doc! {"a": ["b"]}, doc! {"$set": {"a": ["b"]}}),
+            (
+                doc! {"a": "b"},
+                doc! {"a": null},
+                doc! {"$unset": {"a": ""}},
+            ),
+            (
+                doc! {"a": ["b"]},
+                doc! {"a": "c"},
+                doc! {"$set": {"a": "c"}},
+            ),
+            (
+                doc! {"a": "c"},
+                doc! {"a": ["b"]},
+                doc! {"$set": {"a": ["b"]}},
+            ),
             (
                 doc! {"a": {"b": "c"}},
                 doc! {"a": {"b": "d", "c": null}},
                 doc! {"$set": {"a": {"b": "d"}}},
             ),
-            (doc! {"a": [{"b": "c"}]}, doc! {"a": [1]}, doc! {"$set": {"a": [1]}}),
-            (doc! {}, doc! {"a": {"bb": {"ccc": null}}}, doc! {"$set": {"a": {"bb": {}}}}),
+            (
+                doc! {"a": [{"b": "c"}]},
+                doc! {"a": [1]},
+                doc! {"$set": {"a": [1]}},
+            ),
+            (
+                doc! {},
+                doc! {"a": {"bb": {"ccc": null}}},
+                doc! {"$set": {"a": {"bb": {}}}},
+            ),
             (doc! {"a": 1}, doc! {}, doc! {}),
         ] {
             let found = RawDocumentBuf::from_document(&there).unwrap();
             let patch = read(patch, &At::root("body")).unwrap();
-            assert_eq!(operators(&patch, &found).unwrap(), becomes, "{there} {patch}");
+            assert_eq!(
+                operators(&patch, &found).unwrap(),
+                becomes,
+                "{there} {patch}"
+            );
         }
     }
 

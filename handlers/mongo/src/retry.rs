@@ -71,10 +71,7 @@ where
 /// The status of a mutation whose outcome is not known.
 pub(crate) const MAYBE_DONE: u16 = 504;
 
-async fn repeat<T, F>(
-    ask: impl Fn() -> F,
-    again: impl Fn(&Failure) -> bool,
-) -> Result<T, Failure>
+async fn repeat<T, F>(ask: impl Fn() -> F, again: impl Fn(&Failure) -> bool) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {

@@ -158,7 +158,10 @@ pub(crate) struct Index {
 impl Index {
     /// As the driver calls it.
     fn name(&self) -> String {
-        let keys = self.keys.iter().map(|(path, direction)| format!("{path}_{direction}"));
+        let keys = self
+            .keys
+            .iter()
+            .map(|(path, direction)| format!("{path}_{direction}"));
         keys.collect::<Vec<_>>().join("_")
     }
 

@@ -60,7 +60,7 @@ impl Authority {
 /// Where the server is, or some nodes of the cluster. No connection is made yet.
 pub enum Servers {
     /// One server.
-    One(Client, Duration),
+    One(Box<Client>, Duration),
     /// A cluster.
     Cluster(Box<ClusterClient>),
 }
@@ -95,11 +95,11 @@ impl Servers {
             root_cert: authority.map(|Authority(pem)| pem.clone()),
         };
         match scheme {
-            "redis" => Client::open(url).map(|client| Self::One(client, patience)),
+            "redis" => Client::open(url).map(|client| Self::One(client.into(), patience)),
             "rediss" => {
                 use_aws_lc();
                 let client = Client::build_with_tls(url, certificates);
-                client.map(|client| Self::One(client, patience))
+                client.map(|client| Self::One(client.into(), patience))
             }
             "redis-cluster" | "rediss-cluster" => {
                 let one = scheme.trim_end_matches("-cluster");

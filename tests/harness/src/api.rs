@@ -21,7 +21,9 @@ pub const API_VERSION: &str = "2024-01-01";
 
 /// Looks at every exchange of the clients that have it; what it finds fails the call.
 #[derive(Clone)]
-pub struct Witness(Arc<dyn Fn(&Exchange<'_>) -> Result<()> + Send + Sync>);
+pub struct Witness(Arc<Look>);
+
+type Look = dyn Fn(&Exchange<'_>) -> Result<()> + Send + Sync;
 
 /// A request and its answer.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use serde_json::Value;
 /// The slowest answer a test waits for: nothing here is that slow unless it hangs.
 const LIMIT: Duration = Duration::from_secs(30);
 /// The largest answer a test reads.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
+const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
 /// Connections to one or more servers, from one local address.
 #[derive(Debug, Clone)]

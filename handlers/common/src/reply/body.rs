@@ -20,7 +20,9 @@ use crate::Failure;
 
 /// What follows the first bytes; whoever sends it takes it.
 #[derive(Clone)]
-pub(super) struct Rest(Arc<Mutex<Option<BoxStream<'static, Result<Bytes, Failure>>>>>);
+pub(super) struct Rest(Arc<Mutex<Option<Bits>>>);
+
+type Bits = BoxStream<'static, Result<Bytes, Failure>>;
 
 impl Rest {
     pub(super) fn new(rest: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static) -> Self {
@@ -42,7 +44,7 @@ pub struct Body {
 
 /// A stream, until when it may last, and whose it is.
 struct Flow {
-    stream: BoxStream<'static, Result<Bytes, Failure>>,
+    stream: Bits,
     deadline: Pin<Box<Sleep>>,
     correlation_id: String,
 }

@@ -217,14 +217,12 @@ impl Filter {
 
     /// What it computes.
     pub(super) fn expressions(&self) -> Vec<&Expression> {
-        let of = |condition| match condition {
-            &Condition::Logic(_, ref filters) => {
-                filters.iter().flat_map(Self::expressions).collect()
-            }
+        let conditions = self.0.iter().flat_map(|condition| match condition {
+            Condition::Logic(_, filters) => filters.iter().flat_map(Self::expressions).collect(),
             Condition::Expression(expression) => vec![expression],
             Condition::Field(..) => Vec::new(),
-        };
-        self.0.iter().flat_map(of).collect()
+        });
+        conditions.collect()
     }
 
     /// Whether a document that it describes may be stored: an upsert takes the values

@@ -246,7 +246,7 @@ fn nesting_stays_linear() {
         for level in 0..levels {
             let dot = if level > 0 { "." } else { "" };
             let name = format!("{}{dot}order", way(level));
-            pairs.push((name, vec!["p(id)"; 12].join(",")));
+            pairs.push((name, ["p(id)"; 12].join(",")));
         }
         pairs
     };
@@ -334,7 +334,7 @@ proptest! {
             let way = vec!["e0"; shape.len() - 1 - depth].join(".");
             let at = |last: &str| if way.is_empty() { last.to_owned() } else { format!("{way}.{last}") };
             pairs.extend(vec![(at("e0"), "not.is.null".to_owned()); *times]);
-            pairs.push((at("order"), vec!["e0(id)", "e0(name)", "id"].repeat((times % 4) + 1).join(",")));
+            pairs.push((at("order"), ["e0(id)", "e0(name)", "id"].repeat((times % 4) + 1).join(",")));
         }
         pairs.push(("select".to_owned(), select));
         let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();

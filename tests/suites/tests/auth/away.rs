@@ -2,19 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::join_all;
+use postern_harness::api::Client;
 use postern_harness::http::Reply;
 use postern_harness::keycloak::Keycloak;
 use postern_harness::wait_for;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 
 /// `auth.keycloak.timeoutMs`, and some.
 const BOUND: Duration = Duration::from_secs(7);
 const BACK: Duration = Duration::from_secs(60);
+
+/// What the health route says of Keycloak. It is not required: the status stays 200.
+async fn keycloak_is(client: &Client) -> Result<Value> {
+    let health = client.get("/v1/platform/health").await?.expect(200)?;
+    let backends = health.at("/backends")?;
+    let mut backends = backends.as_array().into_iter().flatten();
+    let keycloak = backends.find(|backend| backend["name"] == "keycloak");
+    Ok(keycloak.context("Keycloak is not listed")?["status"].clone())
+}
 
 #[tokio::test]
 async fn keycloak_away_is_told_in_bounded_time() -> Result<()> {
@@ -24,6 +34,7 @@ async fn keycloak_away_is_told_in_bounded_time() -> Result<()> {
     let password = home.user(&keycloak, "ada", &["tenant_admin"]).await?;
     let log_in = home.log_in("ada", &password);
     let tokens = world.token(log_in.clone()).await?.expect(200)?;
+    assert_eq!(keycloak_is(&world.stack.anonymous()).await?, "up");
 
     let away = async |what: &str| -> Result<()> {
         let client = json!({"clientId": "robot", "grantTypes": ["client_credentials"]});
@@ -42,6 +53,7 @@ async fn keycloak_away_is_told_in_bounded_time() -> Result<()> {
             assert!(reply.one("retry-after")?.parse::<u32>()? >= 1, "{what}");
         }
         assert!(began.elapsed() < BOUND, "{what}: {:?}", began.elapsed());
+        assert_eq!(keycloak_is(&anonymous).await?, "down", "{what}");
         // What needs no Keycloak goes on.
         anonymous
             .get("/v1/auth/signups/policy")

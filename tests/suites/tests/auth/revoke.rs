@@ -1,10 +1,17 @@
 //! Tokens that are given up, and tokens that are only claimed to be somebody's.
 
-use anyhow::{Result, ensure};
-use postern_harness::api::Client;
-use postern_harness::http::Reply;
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use postern_harness::api::{Client, headers};
+use postern_harness::http::{Http, Reply};
 use postern_harness::keycloak::Keycloak;
+use postern_harness::services::AUDIENCE;
 use postern_harness::wait_for;
+use postern_runner::testkit::request;
+use postern_suites::runner::Runner;
+use postern_wire::message::{Action, Message};
 use serde_json::{Value, json};
 
 use crate::world::{Home, KNOWN, World, bearer};
@@ -29,6 +36,90 @@ async fn ends(client: &Client) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A second runner on the same directory, of another gateway.
+async fn second_runner(world: &World) -> Result<Runner> {
+    let directory = world.stack.folder()?.join("run/directory.sock");
+    Runner::start(&json!({
+        "jwt": {"issuers": [{
+            "issuer": format!("{}/realms/tenant-{{slug}}", world.keycloak_url),
+            "allow": ["*"],
+            "audiences": [AUDIENCE],
+        }]},
+        "authorize": {"directory": format!("unix:{}", directory.display())},
+    }))
+    .await
+}
+
+/// The status with which a runner by itself refuses a token; none: it takes it.
+async fn refusal(runner: &Runner, token: &str) -> Result<Option<u16>> {
+    let (mut gateway, route) = runner.asking(&[("jwt", "{}")]).await?;
+    let asked = request("GET", "/v1/workspaces").header("Authorization", format!("Bearer {token}"));
+    match gateway.call(route, &asked).await? {
+        Message::HttpReqCallResp {
+            action: Some(Action::Stop(stop)),
+            ..
+        } => Ok(Some(stop.status)),
+        Message::HttpReqCallResp { .. } => Ok(None),
+        other => anyhow::bail!("answered {other:?}"),
+    }
+}
+
+async fn ends_at(runner: &Runner, token: &str) -> Result<()> {
+    wait_for("the second runner to refuse it", KNOWN, async || {
+        let refused = refusal(runner, token).await?;
+        ensure!(refused == Some(401), "{refused:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Whoever revokes, and wherever: each runner is told.
+#[tokio::test]
+async fn a_token_ends_at_every_runner() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("everywhere").await?;
+    let password = home
+        .user(Keycloak::shared().await?, "ada", &["tenant_admin"])
+        .await?;
+    let runner = second_runner(world).await?;
+    let taken = async || -> Result<(String, Client)> {
+        let (tokens, client) = log_in(world, &home, &password).await?;
+        let token = tokens.text_at("/access_token")?;
+        // A tenant that the directory has only just told of may take a moment.
+        wait_for("the second runner to take it", KNOWN, async || {
+            let refused = refusal(&runner, &token).await?;
+            ensure!(refused.is_none(), "{refused:?}");
+            Ok(())
+        })
+        .await?;
+        Ok((token, client))
+    };
+    // By the API, whose runner is the first.
+    let (token, client) = taken().await?;
+    revoke(world, json!({"token": token})).await?.expect(200)?;
+    ends_at(&runner, &token).await?;
+    ends(&client).await?;
+
+    // By an operator, at the second.
+    let (token, client) = taken().await?;
+    let claims = token.split('.').nth(1).context("a token has three parts")?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    let order = json!({"issuer": claims["iss"], "sid": claims["sid"]}).to_string();
+    let url = format!("{}/revocations", runner.admin_url());
+    let told = Http::from_address(None)
+        .send(
+            &http::Method::POST,
+            &url,
+            &headers(&[("content-type", "application/json")])?,
+            Bytes::from(order),
+        )
+        .await?
+        .expect(200)?;
+    ensure!(told.body.starts_with(b"revoked everywhere"), "{told:?}");
+    ends_at(&runner, &token).await?;
+    ends(&client).await
 }
 
 /// Tokens of somebody, and a client with the access token.

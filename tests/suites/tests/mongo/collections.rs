@@ -1,9 +1,11 @@
 //! Collections: made with a validator and indexes, listed, dropped, within the plan.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use postern_harness::wait_for;
 use serde_json::json;
 
-use super::{collections, documents, workspace, world};
+use super::{SOON, collections, documents, workspace, world};
 
 #[tokio::test]
 async fn a_validator_names_the_failing_path() -> Result<()> {
@@ -93,5 +95,61 @@ async fn the_plan_bounds_the_collections() -> Result<()> {
             .contains(r#""quota":"collections","used":10,"limit":10"#),
         "{usage:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_plan_bounds_many_at_once() -> Result<()> {
+    let acme = world()
+        .await
+        .stack
+        .with_tenant_of("starter", "acme")
+        .await?;
+    let dev = workspace(&acme).await?;
+    // Each has its own rate.
+    let clients = try_join_all((0..4).map(|_| acme.member("tenant_admin"))).await?;
+    let asked = (0..40).zip(clients.iter().cycle()).map(|(n, client)| {
+        let path = documents(&dev, &format!("c{n}"));
+        async move { client.post(&path, &json!({"n": n})).await }
+    });
+    let answers = try_join_all(asked).await?;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
+    assert_eq!(made.len(), 10, "{refused:?}");
+    for answer in refused {
+        answer.refused(403, "QUOTA_EXCEEDED")?;
+    }
+    Ok(())
+}
+
+/// The tenant's turn is one over all processes of the handlers: whoever else has it is
+/// waited for.
+#[tokio::test]
+async fn handlers_elsewhere_are_waited_for() -> Result<()> {
+    let stack = &world().await.stack;
+    let acme = stack.with_tenant("acme").await?;
+    let dev = workspace(&acme).await?;
+    let database = sqlx::PgPool::connect(stack.database_url()?).await?;
+    let mut elsewhere = database.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('postern.collections ' || $1, 0))")
+        .bind(&acme.id)
+        .execute(&mut *elsewhere)
+        .await?;
+    let (path, body) = (collections(&dev), json!({"name": "things"}));
+    let made = tokio::spawn(std::future::IntoFuture::into_future(
+        acme.admin.post(&path, &body),
+    ));
+    wait_for("the request to wait", SOON, async || {
+        let (waiting,): (bool,) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)",
+        )
+        .fetch_one(&database)
+        .await?;
+        ensure!(waiting, "nobody waits");
+        Ok(())
+    })
+    .await?;
+    assert!(!made.is_finished());
+    elsewhere.commit().await?;
+    made.await??.expect(201)?;
     Ok(())
 }

@@ -10,6 +10,7 @@
 mod collections;
 mod documents;
 mod faults;
+mod flowing;
 mod wall;
 
 use std::time::Duration;
@@ -33,10 +34,15 @@ struct World {
 }
 
 async fn start() -> Result<World> {
+    start_with(json!({})).await
+}
+
+/// With these settings of the family's.
+async fn start_with(mut settings: Value) -> Result<World> {
     let mongo = Mongo::start().await?;
-    let url = mongo.url();
+    settings["url"] = mongo.url().into();
     let stack = Stack::start_with(|plan| {
-        plan.handlers = json!({"mongo": {"url": url}, "idempotency": {"sweepMs": 1000}});
+        plan.handlers = json!({"mongo": settings, "idempotency": {"sweepMs": 1000}});
     })
     .await?;
     described(&stack).await?;
