@@ -15,3 +15,4 @@ mod cases;
 mod flowing;
 mod refusals;
 mod support;
+mod wall;
