@@ -304,6 +304,12 @@ impl World {
         }
     }
 
+    /// A text without the names of realms, which whoever asks for one says.
+    pub(crate) fn without_realms(&self, text: String) -> String {
+        let names = self.realms.iter().map(|(_, name)| name);
+        names.fold(text, |text, name| text.replace(name, ""))
+    }
+
     /// Words in an answer that the caller has no business to read: another tenant's, and
     /// not said by the caller itself.
     pub(crate) fn leaks(&self, asked: &Asked, said: &str, answer: &str) -> Vec<&str> {
