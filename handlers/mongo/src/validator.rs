@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::wall::{At, Budget, Refused, TENANT, WORKSPACE, field_path, take_schema};
 
 /// Keywords whose value is a number, a text or a list of plain values.
-const PLAIN: [&str; 20] = [
+const PLAIN: [&str; 18] = [
     "bsonType",
     "type",
     "required",
@@ -27,8 +27,6 @@ const PLAIN: [&str; 20] = [
     "minItems",
     "maxItems",
     "uniqueItems",
-    "minProperties",
-    "maxProperties",
     "additionalProperties",
 ];
 const MAX_INDEXES: usize = 20;
@@ -53,24 +51,53 @@ pub(crate) fn read(value: &Bson, at: &At<'_>) -> Result<Document, Refused> {
     let schema = object
         .get("jsonSchema")
         .ok_or_else(|| at.refused("is missing"))?;
-    let mut schema = self::schema(schema, &mut Budget::default(), &at)?;
-    // The tenant's fields are in every document; a closed schema has to let them be.
-    if schema.get("additionalProperties") == Some(&Bson::Boolean(false)) {
-        let mut properties = match schema.remove("properties") {
-            Some(Bson::Document(properties)) => properties,
-            _ => Document::new(),
-        };
-        for name in ["_id", TENANT, WORKSPACE] {
-            if !properties.contains_key(name) {
-                properties.insert(name, doc! {});
-            }
-        }
-        schema.insert("properties", properties);
-    }
+    let schema = self::schema(schema, Of::Document, &mut Budget::default(), &at)?;
     Ok(doc! { "$jsonSchema": schema })
 }
 
-fn schema(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Document, Refused> {
+/// What a schema is of. Every document holds the tenant's fields besides the client's own:
+/// a schema of one has to let them be, and not to count them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Document,
+    Value,
+}
+
+/// How many those are.
+const OURS: i64 = 2;
+
+/// A bound on how many properties there are, with this many more.
+fn counted(value: &Bson, more: i64) -> Option<Bson> {
+    let count = match value {
+        Bson::Int32(count) => i64::from(*count),
+        Bson::Int64(count) => *count,
+        _ => return None,
+    };
+    let known = 0..=1_000_000;
+    (known.contains(&count)).then(|| Bson::Int64(count + more))
+}
+
+/// Lets the fields be that every document has.
+fn open(schema: &mut Document) {
+    if matches!(
+        schema.get("additionalProperties"),
+        None | Some(Bson::Boolean(true))
+    ) {
+        return;
+    }
+    let mut properties = match schema.remove("properties") {
+        Some(Bson::Document(properties)) => properties,
+        _ => Document::new(),
+    };
+    for name in ["_id", TENANT, WORKSPACE] {
+        if !properties.contains_key(name) {
+            properties.insert(name, doc! {});
+        }
+    }
+    schema.insert("properties", properties);
+}
+
+fn schema(value: &Bson, of: Of, budget: &mut Budget, at: &At<'_>) -> Result<Document, Refused> {
     let object = value
         .as_document()
         .ok_or_else(|| at.refused("must be an object"))?;
@@ -78,55 +105,65 @@ fn schema(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Document, Re
         let mut read = Document::new();
         for (keyword, value) in object {
             let at = at.field(keyword);
-            let checked =
-                match keyword.as_str() {
-                    "properties" => {
-                        let fields = value
-                            .as_document()
-                            .ok_or_else(|| at.refused("must be an object"))?;
-                        let mut properties = Document::new();
-                        for (name, value) in fields {
-                            let at = at.field(name);
-                            field_path(name).map_err(|rule| at.refused(rule))?;
-                            properties.insert(name, schema(value, budget, &at)?);
-                        }
-                        Bson::Document(properties)
+            let checked = match keyword.as_str() {
+                "properties" => {
+                    let fields = value
+                        .as_document()
+                        .ok_or_else(|| at.refused("must be an object"))?;
+                    let mut properties = Document::new();
+                    for (name, value) in fields {
+                        let at = at.field(name);
+                        field_path(name).map_err(|rule| at.refused(rule))?;
+                        properties.insert(name, schema(value, Of::Value, budget, &at)?);
                     }
-                    "items" | "not" => Bson::Document(schema(value, budget, &at)?),
-                    "allOf" | "anyOf" | "oneOf" => {
-                        let Bson::Array(items) = value else {
-                            return Err(at.refused("must be an array"));
-                        };
-                        let mut schemas = Vec::with_capacity(items.len());
-                        for (index, item) in items.iter().enumerate() {
-                            schemas.push(Bson::Document(schema(item, budget, &at.index(index))?));
-                        }
-                        Bson::Array(schemas)
+                    Bson::Document(properties)
+                }
+                "items" => Bson::Document(schema(value, Of::Value, budget, &at)?),
+                "not" => Bson::Document(schema(value, of, budget, &at)?),
+                "allOf" | "anyOf" | "oneOf" => {
+                    let Bson::Array(items) = value else {
+                        return Err(at.refused("must be an array"));
+                    };
+                    let mut schemas = Vec::with_capacity(items.len());
+                    for (index, item) in items.iter().enumerate() {
+                        schemas.push(Bson::Document(schema(item, of, budget, &at.index(index))?));
                     }
-                    "pattern" => {
-                        let text = value
-                            .as_str()
-                            .ok_or_else(|| at.refused("must be a string"))?;
-                        budget.pattern(text, &at)?;
-                        value.clone()
+                    Bson::Array(schemas)
+                }
+                "pattern" => {
+                    let text = value
+                        .as_str()
+                        .ok_or_else(|| at.refused("must be a string"))?;
+                    budget.pattern(text, &at)?;
+                    value.clone()
+                }
+                "additionalProperties" if !matches!(value, Bson::Boolean(_)) => {
+                    Bson::Document(schema(value, Of::Value, budget, &at)?)
+                }
+                "minProperties" | "maxProperties" => {
+                    let more = if of == Of::Document { OURS } else { 0 };
+                    counted(value, more)
+                        .ok_or_else(|| at.refused("must be a whole number from 0 to 1000000"))?
+                }
+                "required" => {
+                    let names = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                    for (index, name) in names.iter().enumerate() {
+                        let name = name.as_str().unwrap_or_default();
+                        field_path(name).map_err(|rule| at.index(index).refused(rule))?;
                     }
-                    "additionalProperties" if !matches!(value, Bson::Boolean(_)) => {
-                        Bson::Document(schema(value, budget, &at)?)
-                    }
-                    "required" => {
-                        let names = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                        for (index, name) in names.iter().enumerate() {
-                            let name = name.as_str().unwrap_or_default();
-                            field_path(name).map_err(|rule| at.index(index).refused(rule))?;
-                        }
-                        value.clone()
-                    }
-                    plain if PLAIN.contains(&plain) => value.clone(),
-                    _ => return Err(at.refused(
+                    value.clone()
+                }
+                plain if PLAIN.contains(&plain) => value.clone(),
+                _ => {
+                    return Err(at.refused(
                         "is no keyword that is allowed here; docs/mongo.md lists those that are",
-                    )),
-                };
+                    ));
+                }
+            };
             read.insert(keyword, checked);
+        }
+        if of == Of::Document {
+            open(&mut read);
         }
         Ok(read)
     })
@@ -136,14 +173,35 @@ fn schema(value: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Document, Re
 #[must_use]
 pub(crate) fn shown(validator: &Document) -> Value {
     let mut validator = validator.clone();
-    if let Ok(schema) = validator.get_document_mut("$jsonSchema")
-        && let Ok(properties) = schema.get_document_mut("properties")
-    {
+    let mut schema = validator.remove("$jsonSchema").unwrap_or(Bson::Null);
+    if let Bson::Document(schema) = &mut schema {
+        take_out(schema);
+    }
+    serde_json::json!({ "jsonSchema": schema.into_relaxed_extjson() })
+}
+
+fn take_out(schema: &mut Document) {
+    if let Ok(properties) = schema.get_document_mut("properties") {
         properties.remove(TENANT);
         properties.remove(WORKSPACE);
     }
-    let schema = validator.remove("$jsonSchema").unwrap_or(Bson::Null);
-    serde_json::json!({ "jsonSchema": schema.into_relaxed_extjson() })
+    for name in ["minProperties", "maxProperties"] {
+        if let Some(count) = schema.get_mut(name)
+            && let Some(own) = counted(count, -OURS)
+        {
+            *count = own;
+        }
+    }
+    if let Ok(schema) = schema.get_document_mut("not") {
+        take_out(schema);
+    }
+    for name in ["allOf", "anyOf", "oneOf"] {
+        for one in schema.get_array_mut(name).into_iter().flatten() {
+            if let Bson::Document(schema) = one {
+                take_out(schema);
+            }
+        }
+    }
 }
 
 /// An index that is to be made.
@@ -282,6 +340,7 @@ pub(crate) fn failing(details: &Document) -> Option<String> {
         for list in [
             "schemaRulesNotSatisfied",
             "propertiesNotSatisfied",
+            "schemasNotSatisfied",
             "details",
         ] {
             for item in rule
@@ -290,8 +349,11 @@ pub(crate) fn failing(details: &Document) -> Option<String> {
                 .flatten()
                 .filter_map(Bson::as_document)
             {
-                let inner = match (item.get_str("propertyName"), item.get("itemIndex")) {
-                    (Ok(name), _) => join(name),
+                let named = ["propertyName", "failingProperty"]
+                    .iter()
+                    .find_map(|name| item.get_str(name).ok());
+                let inner = match (named, item.get("itemIndex")) {
+                    (Some(name), _) => join(name),
                     (_, Some(Bson::Int32(index))) => join(&index.to_string()),
                     _ => path.to_owned(),
                 };
@@ -301,8 +363,13 @@ pub(crate) fn failing(details: &Document) -> Option<String> {
             }
         }
         let keyword = rule.get_str("operatorName").ok()?;
-        let leaf = rule.contains_key("reason") && !path.is_empty();
-        leaf.then(|| format!("{path} breaks {keyword}"))
+        let what = if path.is_empty() {
+            "the document"
+        } else {
+            path
+        };
+        let leaf = rule.contains_key("reason") && keyword != "$jsonSchema";
+        leaf.then(|| format!("{what} breaks {keyword}"))
     }
     let rules = details.get_document("details").unwrap_or(details);
     walk(rules, "", 40)
@@ -333,6 +400,35 @@ mod tests {
     }
 
     #[test]
+    fn the_tenants_fields_are_not_counted_and_not_shown() {
+        let asked = bson!({"jsonSchema": {
+            "minProperties": 1_i64, "maxProperties": 2_i64, "additionalProperties": {"bsonType": "int"},
+            "properties": {"_id": {}, "deep": {"maxProperties": 3_i64, "additionalProperties": false}},
+            "allOf": [{"additionalProperties": false, "properties": {"_id": {}, "a": {}}}],
+            "not": {"minProperties": 9_i64},
+        }});
+        let validator = read(&asked, &At::root("validator")).unwrap();
+        let schema = validator.get_document("$jsonSchema").unwrap();
+        let due = doc! {
+            "minProperties": 3_i64, "maxProperties": 4_i64, "additionalProperties": {"bsonType": "int"},
+            "allOf": [{"additionalProperties": false, "properties": {"_id": {}, "a": {}, TENANT: {}, WORKSPACE: {}}}],
+            "not": {"minProperties": 11_i64},
+            "properties": {
+                "_id": {}, "deep": {"maxProperties": 3_i64, "additionalProperties": false},
+                TENANT: {}, WORKSPACE: {},
+            },
+        };
+        assert_eq!(*schema, due);
+        let shown = Bson::try_from(shown(&validator)).unwrap();
+        let same = |value: &Bson| value.clone().into_relaxed_extjson();
+        assert_eq!(same(&shown), same(&asked));
+        for bad in [bson!(-1), bson!(1.5), bson!("2")] {
+            let asked = bson!({"jsonSchema": {"maxProperties": bad}});
+            assert!(read(&asked, &At::root("validator")).is_err());
+        }
+    }
+
+    #[test]
     fn keywords_are_an_allow_list() {
         for bad in [
             bson!({"jsonSchema": {"$ref": "x"}}),
@@ -355,6 +451,9 @@ mod tests {
         let told = doc! {"details": {"operatorName": "$jsonSchema", "schemaRulesNotSatisfied": [
         {"operatorName": "required", "missingProperties": ["x"]}]}};
         assert_eq!(failing(&told).unwrap(), "x is missing");
+        let told = doc! {"details": {"operatorName": "$jsonSchema", "schemaRulesNotSatisfied": [
+        {"operatorName": "maxProperties", "reason": "specified number of properties was not satisfied"}]}};
+        assert_eq!(failing(&told).unwrap(), "the document breaks maxProperties");
     }
 
     #[test]
