@@ -60,7 +60,13 @@ fn term(input: &mut Text<'_>) -> Parsed<Term> {
     ));
     let word = preceded('.', winnow::combinator::cut_err(word))
         .context(expected("asc, desc, nullsfirst or nullslast"));
-    let words: Vec<Word> = repeat(0..=2, word).parse_next(input)?;
+    let words: Vec<Word> = repeat(0..=2, word)
+        .verify(|words: &Vec<Word>| {
+            let directions = words.iter().filter(|w| matches!(w, Word::Descending(_)));
+            words.len() < 2 || directions.count() == 1
+        })
+        .context(expected("a direction and a place of nulls, each once"))
+        .parse_next(input)?;
     let mut term = Term {
         by,
         descending: false,

@@ -334,7 +334,10 @@ fn conflict_key<'t>(table: &'t Table, named: Option<&[String]>) -> Result<&'t Ke
             columns.join(",")
         });
         let all = keys.collect::<Vec<_>>().join(" or ");
-        let reason = format!("must name a unique key of {}: {all}", table.name);
+        let reason = match all.as_str() {
+            "" => format!("needs a unique key, and {} has none", table.name),
+            all => format!("must name a unique key of {}: {all}", table.name),
+        };
         Unplanned::invalid("onConflict", reason)
     })
 }
