@@ -127,7 +127,9 @@ impl Reading {
         if bytes > most {
             json.truncate(before);
             if self.count == 0 {
-                let message = format!("is above {most} bytes with its first document alone");
+                let message = format!(
+                    "is above {most} bytes with its first document alone; a projection makes it smaller"
+                );
                 return Err(Failure::invalid_field(self.asked.argument, message));
             }
             self.cut = Some(Cut::Size);
