@@ -131,9 +131,8 @@ async fn a_write_that_is_asked_again_happens_once() {
         let failing = Failing::new(&served, command, how.clone(), 2).await;
         let mut answer = insert(&served, &workspace, &key).await;
         let failed = failing.end().await;
-        // On a slow machine the bound may be over before the second; then the answer says so.
-        let gave_up = answer.status.as_u16() == 504;
-        assert!(failed >= 2 || gave_up, "{command} {how}: {failed}");
+        assert!(failed >= 2, "{command} {how}: {failed}");
+        // On a slow machine the bound may be over before.
         for _ in 0..20 {
             if answer.status.as_u16() == 201 {
                 break;

@@ -118,6 +118,7 @@ impl Served {
         // A runtime of its own for each test, so a client, too.
         let mut options = ClientOptions::parse(servers.mongo.url()).await.unwrap();
         options.server_selection_timeout = Some(Duration::from_secs(5));
+        options.heartbeat_freq = Some(Duration::from_secs(1));
         let name = format!("served-{}", postern_harness::token::unique());
         options.app_name = Some(name.clone());
         let client = Client::with_options(options).unwrap();

@@ -85,6 +85,9 @@ impl Mongo {
         options.max_pool_size = Some(self.max_connections);
         options.server_selection_timeout = Some(Duration::from_millis(self.select_ms));
         options.connect_timeout = Some(Duration::from_millis(self.select_ms));
+        // A server that said it shuts down is not asked before the next heartbeat; by the
+        // driver's default that is up to 10 s, longer than a request asks again.
+        options.heartbeat_freq.get_or_insert(Duration::from_secs(1));
         Client::with_options(options).context("not usable")
     }
 
