@@ -7,6 +7,7 @@
 //! its seed; `LEAKS_SEED=…` does it again.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, bson, doc};
@@ -417,29 +418,24 @@ async fn nothing_of_the_other_tenant_comes_back() {
 /// Takes the wall out of the joins of a pipeline, at any depth; `which` of its two stages.
 fn open_joins(stages: &mut [Document], which: &str) {
     for stage in stages {
-        for (_, value) in stage.iter_mut() {
-            open(value, which);
+        if let Ok(facets) = stage.get_document_mut("$facet") {
+            for (_, facet) in facets.iter_mut() {
+                open(facet.as_array_mut().unwrap(), which);
+            }
+        }
+        if let Ok(lookup) = stage.get_document_mut("$lookup") {
+            let inner = lookup.get_array_mut("pipeline").unwrap();
+            let is_wall = |stage: &Bson| stage.as_document().unwrap().contains_key(which);
+            let at = inner.iter().take(2).position(is_wall);
+            inner.remove(at.unwrap());
+            open(inner, which);
         }
     }
 }
 
-fn open(value: &mut Bson, which: &str) {
-    match value {
-        Bson::Array(items) => items.iter_mut().for_each(|item| open(item, which)),
-        Bson::Document(fields) => {
-            if fields.contains_key("from")
-                && let Some(Bson::Array(stages)) = fields.get_mut("pipeline")
-            {
-                let at = stages.iter().take(2).position(|stage| {
-                    stage
-                        .as_document()
-                        .is_some_and(|stage| stage.contains_key(which))
-                });
-                stages.remove(at.unwrap());
-            }
-            fields.iter_mut().for_each(|(_, field)| open(field, which));
-        }
-        _ => {}
+fn open(stages: &mut [Bson], which: &str) {
+    for stage in stages {
+        open_joins(slice::from_mut(stage.as_document_mut().unwrap()), which);
     }
 }
 
