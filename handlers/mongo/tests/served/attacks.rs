@@ -8,7 +8,9 @@ use bson::{Bson, Document, doc};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Ask, Served, Workspace, bounds};
+use postern_served::{Answer, Ask};
+
+use crate::support::{Served, Workspace, bounds};
 
 /// The largest document of the server.
 const MAX_DOCUMENT: usize = 16 << 20;

@@ -9,7 +9,9 @@ use mongodb::Client;
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{Answer, Ask, Served, Workspace};
+use postern_served::{Answer, Ask};
+
+use crate::support::{Served, Workspace};
 
 /// The server fails these commands of one client. There is one such point in a server.
 pub struct Failing {

@@ -25,15 +25,15 @@
 //! apart: no answer shows them, no change reaches them, no answer to anything has the
 //! tenant's fields.
 
-use std::path::Path;
-
 use bson::{Document, doc};
-use http::Method;
 use postern_contract::Code;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{Answer, Ask, Served, Workspace, bson};
+use postern_served::Answer;
+use postern_served::cases::{self, ask, missing};
+
+use crate::support::{Served, Workspace, bson};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,28 +113,6 @@ async fn seed(workspace: &Workspace, documents: &[Value]) {
         .iter()
         .map(|value| workspace.mark(document(value)));
     workspace.fill("things", own.chain(foreign())).await;
-}
-
-fn ask(workspace: &Workspace, text: &str) -> Result<Ask, String> {
-    let (method, path) = text.split_once(' ').ok_or("ask needs a method")?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-    Ok(Ask::new(workspace, method, path.trim()))
-}
-
-/// What is asked for, as far as it is not there.
-fn missing(wanted: &Value, there: &Value) -> Option<String> {
-    match (wanted, there) {
-        (Value::Object(wanted), Value::Object(there)) => {
-            wanted
-                .iter()
-                .find_map(|(name, value)| match there.get(name) {
-                    None => Some(format!("no {name}")),
-                    Some(there) => missing(value, there).map(|what| format!("{name}: {what}")),
-                })
-        }
-        (wanted, there) if wanted == there => None,
-        (wanted, there) => Some(format!("{there} instead of {wanted}")),
-    }
 }
 
 async fn send(served: &Served, workspace: &Workspace, case: &Case) -> Result<Answer, String> {
@@ -283,12 +261,7 @@ async fn stored(workspace: &Workspace, case: &Case, with_foreign: bool) -> Resul
 }
 
 async fn table(name: &str, least: usize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cases")
-        .join(name);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let file: File =
-        serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let file: File = cases::read(env!("CARGO_MANIFEST_DIR"), name);
     let served = Served::new().await;
     let shared = served.workspace().await;
     let mut failed = Vec::new();
@@ -313,12 +286,7 @@ async fn table(name: &str, least: usize) {
         }
     }
     let count = file.cases.len();
-    assert!(
-        failed.is_empty(),
-        "{} of {count} cases failed:\n{}",
-        failed.len(),
-        failed.join("\n")
-    );
+    cases::finish(count, &failed);
     assert!(count >= least, "{count} cases only");
 }
 

@@ -12,7 +12,9 @@ use postern_mongo::Bounds;
 use serde_json::{Value, json};
 
 use crate::away::Failing;
-use crate::support::{Ask, Served, Workspace, bounds};
+use postern_served::Ask;
+
+use crate::support::{Served, Workspace, bounds};
 
 /// How long something may take that follows by itself.
 const SOON: Duration = Duration::from_secs(15);

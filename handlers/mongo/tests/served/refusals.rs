@@ -10,7 +10,9 @@ use postern_mongo::Bounds;
 use serde_json::{Value, json};
 
 use crate::away::Failing;
-use crate::support::{Answer, Ask, Served, Workspace, bounds};
+use postern_served::{Answer, Ask};
+
+use crate::support::{Served, Workspace, bounds};
 
 async fn world() -> (Served, Workspace) {
     let served = Served::new().await;

@@ -1,37 +1,23 @@
-//! A family of the tests' own, and a client that seals contexts as the runner does.
+//! The family over a replica set of the tests' own.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bson::{Bson, Document, doc};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Database};
-use postern_claims::OutcomeKeys;
-use postern_common::faults::Faults;
-use postern_common::idempotency::{self, Ledger};
-use postern_common::page::CursorKeys;
-use postern_common::{Chain, Denial, DenialLog, Failure, Times};
-use postern_context::{Context, OpeningKeys, PathParam, SealingKeys};
-use postern_contract::{Family, Match, TenantId, WorkspaceId, routes};
+use postern_common::{Failure, idempotency};
+use postern_contract::{TenantId, WorkspaceId};
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_mongo::{Bounds, Mongo, Quotas, Reservation};
+use postern_served::{Endpoint, Place};
 use serde_json::Value;
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use tokio_util::task::TaskTracker;
-
-const MASTER: &str = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-const OUTCOMES: &str = "o1 AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// The servers of a test binary. Tests meet in them, and never see each other.
 struct Servers {
@@ -82,22 +68,19 @@ impl Reservation for Plan {
     }
 }
 
-struct NoDenials;
-
-impl DenialLog for NoDenials {
-    fn denied<'a>(&'a self, _: Denial<'a>) -> BoxFuture<'a, ()> {
-        std::future::ready(()).boxed()
-    }
-}
-
 /// The family, served.
 pub struct Served {
     /// Past everything.
     pub client: Client,
     /// The name of its client, which failures can be told to hit.
     pub name: String,
-    chain: Arc<Chain>,
-    sealing: SealingKeys,
+    endpoint: Endpoint,
+}
+
+impl AsRef<Endpoint> for Served {
+    fn as_ref(&self) -> &Endpoint {
+        &self.endpoint
+    }
 }
 
 pub fn bounds() -> Bounds {
@@ -123,41 +106,15 @@ impl Served {
         options.app_name = Some(name.clone());
         let client = Client::with_options(options).unwrap();
         let pool = PgPool::connect(&servers.control_plane).await.unwrap();
-        let times = idempotency::Bounds {
-            quota: 1 << 30,
-            deadline: Duration::from_secs(60),
-            statement: Duration::from_secs(5),
-        };
-        let keys = OutcomeKeys::parse(OUTCOMES).unwrap();
-        let ledger = Ledger::new(
-            pool,
-            keys,
-            None,
-            TaskTracker::new(),
-            times,
-            Faults::default(),
-        );
-        let cursors = CursorKeys::derive([b"secret".as_slice()]);
+        let ledger = postern_served::ledger(pool, Duration::from_secs(60));
+        let cursors = postern_served::cursor_keys();
         let quotas = Arc::new(Plan(collections));
-        let family = Mongo::new(client.clone(), bounds, Arc::new(ledger), cursors, quotas);
-        let sealing = SealingKeys::parse(MASTER).unwrap();
-        let opening = OpeningKeys::parse(&sealing.opening_file(&Family::ALL)).unwrap();
-        let times = Times {
-            request: Duration::from_secs(60),
-            body: Duration::from_secs(5),
-        };
-        let chain = Chain::new(
-            Arc::new(ArcSwap::from_pointee(opening)),
-            Arc::new(family).router(),
-            Arc::new(NoDenials),
-            None,
-            times,
-        );
+        let family = Mongo::new(client.clone(), bounds, ledger, cursors, quotas);
+        let routes = Arc::new(family).router();
         Self {
             client,
             name,
-            chain: Arc::new(chain),
-            sealing,
+            endpoint: Endpoint::new(routes, Duration::from_secs(60)),
         }
     }
 
@@ -182,6 +139,20 @@ pub struct Workspace {
     pub tenant: TenantId,
     pub id: WorkspaceId,
     pub database: Database,
+}
+
+impl Place for Workspace {
+    fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// `below` is what follows the workspace, or what follows the collection `things`:
+    /// `collections/orders`, `documents/1`.
+    fn path(&self, below: &str) -> String {
+        let whole = below.starts_with("collections") || below.starts_with("credentials");
+        let things = if whole { "" } else { "collections/things/" };
+        format!("/v1/mongo/{}/{things}{below}", self.id)
+    }
 }
 
 impl Workspace {
@@ -213,160 +184,4 @@ impl Workspace {
 /// Extended JSON as the driver reads it.
 pub fn bson(value: &Value) -> Bson {
     Bson::try_from(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
-}
-
-/// A request in the making.
-pub struct Ask {
-    workspace: WorkspaceId,
-    tenant: TenantId,
-    method: Method,
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
-    }
-
-    pub fn code(&self) -> String {
-        let code = self.json().pointer("/error/code").cloned();
-        code.and_then(|code| code.as_str().map(str::to_owned))
-            .unwrap_or_default()
-    }
-}
-
-impl Ask {
-    /// `path` is what follows the workspace, or what follows the collection `things`:
-    /// `collections/orders`, `documents/1`.
-    pub fn new(workspace: &Workspace, method: Method, path: &str) -> Self {
-        let mut headers = Vec::new();
-        if method != Method::GET {
-            headers.push((
-                "idempotency-key".to_owned(),
-                postern_harness::token::unique(),
-            ));
-        }
-        let below = if path.starts_with("collections") || path.starts_with("credentials") {
-            ""
-        } else {
-            "collections/things/"
-        };
-        Self {
-            workspace: workspace.id,
-            tenant: workspace.tenant,
-            method,
-            path: format!("{below}{path}").chars().map(encoded).collect(),
-            headers,
-            body: Bytes::new(),
-        }
-    }
-
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.retain(|(known, _)| known != name);
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    pub fn json(self, body: &Value) -> Self {
-        self.body("application/json", body.to_string())
-    }
-
-    pub fn body(self, media_type: &str, body: impl Into<Bytes>) -> Self {
-        let mut ask = self.header("content-type", media_type);
-        ask.body = body.into();
-        ask
-    }
-
-    pub async fn send(self, served: &Served) -> Answer {
-        let (head, body) = self.open(served).await.into_parts();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
-    }
-
-    /// The answer's head; its body is still to come. Who drops it has left.
-    pub async fn open(self, served: &Served) -> Response<Incoming> {
-        let path = format!("/v1/mongo/{}/{}", self.workspace, self.path);
-        let bare = path.split('?').next().unwrap();
-        let Ok(Match::Found(route, params)) = routes().find_raw(&self.method, bare) else {
-            panic!("no route for {} {bare}", self.method);
-        };
-        let param = |(name, value): (&str, &str)| PathParam {
-            name: name.into(),
-            value: value.into(),
-        };
-        let context = Context {
-            route: route.id.clone(),
-            method: self.method.to_string(),
-            params: params.iter().map(param).collect(),
-            issuer: "https://issuer".into(),
-            subject: "user-1".into(),
-            tenant: self.tenant.to_string(),
-            roles: vec!["tenant_admin".into()],
-            correlation_id: "corr-of-test".into(),
-            ..Context::default()
-        };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_millis();
-        let sealed = served
-            .sealing
-            .seal(route.family, context, u64::try_from(now).unwrap());
-        let mut request = Request::builder()
-            .method(self.method)
-            .uri(path)
-            .header("host", "test")
-            .header("x-postern-context", sealed);
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        let (client, server) = tokio::io::duplex(64 << 10);
-        let chain = Arc::clone(&served.chain);
-        let service = hyper::service::service_fn(move |request| {
-            let chain = Arc::clone(&chain);
-            async move { Ok::<_, std::convert::Infallible>(chain.answer(request).await) }
-        });
-        let mut connection = hyper::server::conn::http1::Builder::new();
-        connection.max_buf_size(8 << 20);
-        tokio::spawn(connection.serve_connection(TokioIo::new(server), service));
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        let request = request.body(Full::new(self.body)).unwrap();
-        sender.send_request(request).await.unwrap()
-    }
-}
-
-/// What no request line holds as it is.
-fn encoded(c: char) -> String {
-    match c {
-        ' ' | '"' | '<' | '>' | '\\' | '^' | '`' | '|' | '{' | '}' => format!("%{:02X}", c as u32),
-        c if c.is_ascii_graphic() => c.to_string(),
-        c => {
-            let mut bytes = [0; 4];
-            c.encode_utf8(&mut bytes)
-                .bytes()
-                .map(|b| format!("%{b:02X}"))
-                .collect()
-        }
-    }
 }

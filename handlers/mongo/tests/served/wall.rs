@@ -7,7 +7,9 @@ use bson::doc;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Ask, Served, Workspace, bounds};
+use postern_served::{Answer, Ask};
+
+use crate::support::{Served, Workspace, bounds};
 
 async fn world() -> (Served, Workspace) {
     let served = Served::with(bounds(), None).await;

@@ -4,7 +4,9 @@ use http::Method;
 use serde_json::json;
 
 use crate::cases::seeded;
-use crate::support::{Ask, Served, Workspace};
+use postern_served::Ask;
+
+use crate::support::{Served, Workspace};
 
 const SLY: [&str; 12] = [
     "';DROP TABLE customers;--",

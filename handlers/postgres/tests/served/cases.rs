@@ -18,14 +18,13 @@
 //! `seed.sql` is the operator's, once a workspace. Cases that read share a workspace; each
 //! that writes has its own.
 
-use std::path::Path;
-
-use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::both_ways;
-use crate::support::{Ask, Served, Way, Workspace, bounds, guarded};
+use postern_served::cases;
+
+use crate::support::{Served, Way, Workspace, bounds, guarded};
 
 both_ways!(filters, selecting, embedding, ordering, writing, calling);
 
@@ -91,26 +90,8 @@ pub async fn seeded(served: &Served) -> Workspace {
     workspace
 }
 
-/// What is asked for, as far as it is not there.
-fn missing(wanted: &Value, there: &Value) -> Option<String> {
-    match (wanted, there) {
-        (Value::Object(wanted), Value::Object(there)) => {
-            wanted
-                .iter()
-                .find_map(|(name, value)| match there.get(name) {
-                    None => Some(format!("no {name}")),
-                    Some(there) => missing(value, there).map(|what| format!("{name}: {what}")),
-                })
-        }
-        (wanted, there) if wanted == there => None,
-        (wanted, there) => Some(format!("{there} instead of {wanted}")),
-    }
-}
-
 async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), String> {
-    let (method, path) = case.ask.split_once(' ').ok_or("ask needs a method")?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-    let mut ask = Ask::new(workspace, method, path.trim());
+    let mut ask = cases::ask(workspace, &case.ask)?;
     if let Some(prefer) = &case.prefer {
         ask = ask.header("prefer", prefer);
     }
@@ -127,13 +108,7 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
         ask = ask.header(name, value);
     }
     let answer = ask.send(served).await;
-    let told = || {
-        format!(
-            "{} {}",
-            answer.status,
-            String::from_utf8_lossy(&answer.body)
-        )
-    };
+    let told = || format!("{} {}", answer.status, answer.text());
     if answer.status.as_u16() != case.status {
         return Err(told());
     }
@@ -143,7 +118,7 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
         return Err(told());
     }
     for part in &case.says {
-        if !String::from_utf8_lossy(&answer.body).contains(part) {
+        if !answer.text().contains(part) {
             return Err(format!("does not say {part:?}: {}", told()));
         }
     }
@@ -153,12 +128,12 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
         return Err(told());
     }
     if let Some(has) = &case.has
-        && let Some(what) = missing(has, &answer.json())
+        && let Some(what) = cases::missing(has, &answer.json())
     {
         return Err(format!("{what}: {}", told()));
     }
     if let Some(text) = &case.text
-        && !String::from_utf8_lossy(&answer.body).contains(text)
+        && !answer.text().contains(text)
     {
         return Err(told());
     }
@@ -172,12 +147,7 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
 }
 
 async fn table(way: Way, name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cases")
-        .join(name);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let file: File =
-        serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let file: File = cases::read(env!("CARGO_MANIFEST_DIR"), name);
     let served = Served::by(way, bounds()).await;
     let shared = seeded(&served).await;
     let mut failed = Vec::new();
@@ -193,13 +163,7 @@ async fn table(way: Way, name: &str) {
             failed.push(format!("{}: {}\n    {why}", case.name, case.ask));
         }
     }
-    let count = file.cases.len();
-    assert!(
-        failed.is_empty(),
-        "{} of {count} cases failed:\n{}",
-        failed.len(),
-        failed.join("\n")
-    );
+    cases::finish(file.cases.len(), &failed);
 }
 
 async fn filters(way: Way) {

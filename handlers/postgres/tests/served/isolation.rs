@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::both_ways;
 use crate::cases::seeded;
-use crate::support::{Ask, Served, Way, bounds};
+use postern_served::Ask;
+
+use crate::support::{Served, Way, bounds};
 
 both_ways!(
     a_workspace_of_another_tenant_is_none,

@@ -6,7 +6,9 @@ use http::Method;
 use serde_json::json;
 
 use crate::cases::seeded;
-use crate::support::{Ask, Served, bounds, guarded};
+use postern_served::Ask;
+
+use crate::support::{Served, bounds, guarded};
 
 const SOON: Duration = Duration::from_secs(1);
 

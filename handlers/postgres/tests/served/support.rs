@@ -1,36 +1,25 @@
-//! A family of the tests' own, and a client that seals contexts as the runner does.
+//! The family over a cluster of the tests' own, with and without a pooler.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use postern_claims::OutcomeKeys;
-use postern_common::faults::Faults;
-use postern_common::idempotency::Ledger;
-use postern_common::page::CursorKeys;
-use postern_common::{Chain, Denial, DenialLog, Failure, Times};
-use postern_context::{Context, OpeningKeys, PathParam, SealingKeys};
-use postern_contract::{Family, Match, TenantId, WorkspaceId, routes};
+use http::Method;
+use postern_common::Failure;
+use postern_contract::{TenantId, WorkspaceId};
 use postern_harness::pooler::Pooler;
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
-use postern_platform::provisioning::{Backend, Place, PostgresBackend};
+use postern_platform::provisioning::{Backend, Place as Provisioned, PostgresBackend};
 use postern_postgres::{Bounds, Postgres, Quotas, cluster};
+use postern_served::{Answer, Ask, Endpoint, Place};
 use serde_json::Value;
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-const MASTER: &str = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-const OUTCOMES: &str = "o1 AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const LOGIN: &str = "postern_data";
 
 /// How the family comes to PostgreSQL.
@@ -106,20 +95,17 @@ impl Quotas for Plan {
     }
 }
 
-struct NoDenials;
-
-impl DenialLog for NoDenials {
-    fn denied<'a>(&'a self, _: Denial<'a>) -> BoxFuture<'a, ()> {
-        std::future::ready(()).boxed()
-    }
-}
-
 /// The family, served.
 pub struct Served {
     pub admin: PgPool,
-    chain: Arc<Chain>,
-    sealing: SealingKeys,
+    endpoint: Endpoint,
     stop: CancellationToken,
+}
+
+impl AsRef<Endpoint> for Served {
+    fn as_ref(&self) -> &Endpoint {
+        &self.endpoint
+    }
 }
 
 impl Drop for Served {
@@ -168,21 +154,8 @@ impl Served {
             Way::Direct => direct.clone(),
             Way::Pooled => as_login(&pooler().await.url(url)),
         };
-        let keys = OutcomeKeys::parse(OUTCOMES).unwrap();
-        let times = postern_common::idempotency::Bounds {
-            quota: 1 << 30,
-            deadline: Duration::from_secs(20),
-            statement: Duration::from_secs(5),
-        };
-        let ledger = Arc::new(Ledger::new(
-            admin.clone(),
-            keys,
-            None,
-            TaskTracker::new(),
-            times,
-            Faults::default(),
-        ));
-        let cursors = CursorKeys::derive([b"secret".as_slice()]);
+        let ledger = postern_served::ledger(admin.clone(), Duration::from_secs(20));
+        let cursors = postern_served::cursor_keys();
         let quotas = Arc::new(Plan(tables));
         let family = Postgres::new(config, bounds, ledger, cursors, quotas).unwrap();
         let family = Arc::new(family);
@@ -193,23 +166,9 @@ impl Served {
             let every = Duration::from_millis(300);
             following.follow(direct, every, ending).await;
         });
-        let sealing = SealingKeys::parse(MASTER).unwrap();
-        let opening = OpeningKeys::parse(&sealing.opening_file(&Family::ALL)).unwrap();
-        let times = Times {
-            request: Duration::from_secs(20),
-            body: Duration::from_secs(5),
-        };
-        let chain = Chain::new(
-            Arc::new(ArcSwap::from_pointee(opening)),
-            family.router(),
-            Arc::new(NoDenials),
-            None,
-            times,
-        );
         Self {
             admin,
-            chain: Arc::new(chain),
-            sealing,
+            endpoint: Endpoint::new(family.router(), Duration::from_secs(20)),
             stop,
         }
     }
@@ -225,7 +184,7 @@ impl Served {
             id: WorkspaceId::new(),
         };
         let backend = PostgresBackend::new(self.admin.clone(), Some(LOGIN.into()));
-        let place = Place {
+        let place = Provisioned {
             workspace: workspace.id,
             tenant,
         };
@@ -281,170 +240,20 @@ pub struct Workspace {
     pub id: WorkspaceId,
 }
 
+impl Place for Workspace {
+    fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// `below` is what follows the workspace: `rows/orders?id=eq.1`.
+    fn path(&self, below: &str) -> String {
+        format!("/v1/postgres/{}/{below}", self.id)
+    }
+}
+
 impl Workspace {
     pub fn schema(&self) -> String {
         self.id.to_string().replace("wks_", "ws_").to_lowercase()
-    }
-}
-
-/// A request in the making.
-pub struct Ask {
-    workspace: Workspace,
-    tenant: TenantId,
-    method: Method,
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-
-    #[track_caller]
-    pub fn ok(self) -> Value {
-        assert!(self.status.is_success(), "{self:?}");
-        self.json()
-    }
-
-    /// Status and code of a refusal, whose message tells nothing of SQL.
-    #[track_caller]
-    pub fn refused(&self) -> (u16, String) {
-        assert!(!self.status.is_success(), "{self:?}");
-        let body = self.json();
-        (
-            self.status.as_u16(),
-            body["error"]["code"].as_str().unwrap().to_owned(),
-        )
-    }
-}
-
-impl Ask {
-    /// `path` is what follows the workspace: `rows/orders?id=eq.1`.
-    pub fn new(workspace: &Workspace, method: Method, path: &str) -> Self {
-        let mut headers = Vec::new();
-        if method != Method::GET {
-            headers.push((
-                "idempotency-key".to_owned(),
-                postern_harness::token::unique(),
-            ));
-        }
-        Self {
-            workspace: *workspace,
-            tenant: workspace.tenant,
-            method,
-            path: path.chars().map(encoded).collect(),
-            headers,
-            body: Bytes::new(),
-        }
-    }
-
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.retain(|(known, _)| known != name);
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    pub fn json(self, body: &Value) -> Self {
-        self.body("application/json", body.to_string())
-    }
-
-    pub fn body(self, media_type: &str, body: impl Into<Bytes>) -> Self {
-        let mut ask = self.header("content-type", media_type);
-        ask.body = body.into();
-        ask
-    }
-
-    /// As somebody of another tenant.
-    pub fn of_tenant(mut self, tenant: TenantId) -> Self {
-        self.tenant = tenant;
-        self
-    }
-
-    pub async fn send(self, served: &Served) -> Answer {
-        let path = format!("/v1/postgres/{}/{}", self.workspace.id, self.path);
-        let bare = path.split('?').next().unwrap();
-        let Ok(Match::Found(route, params)) = routes().find_raw(&self.method, bare) else {
-            panic!("no route for {} {bare}", self.method);
-        };
-        let param = |(name, value): (&str, &str)| PathParam {
-            name: name.into(),
-            value: value.into(),
-        };
-        let context = Context {
-            route: route.id.clone(),
-            method: self.method.to_string(),
-            params: params.iter().map(param).collect(),
-            issuer: "https://issuer".into(),
-            subject: "user-1".into(),
-            tenant: self.tenant.to_string(),
-            roles: vec!["tenant_admin".into()],
-            correlation_id: "corr-of-test".into(),
-            ..Context::default()
-        };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_millis();
-        let sealed = served
-            .sealing
-            .seal(route.family, context, u64::try_from(now).unwrap());
-        let mut request = Request::builder()
-            .method(self.method)
-            .uri(path)
-            .header("host", "test")
-            .header("x-postern-context", sealed);
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        let (client, server) = tokio::io::duplex(1 << 20);
-        let chain = Arc::clone(&served.chain);
-        let service = hyper::service::service_fn(move |request| {
-            let chain = Arc::clone(&chain);
-            async move { Ok::<_, std::convert::Infallible>(chain.answer(request).await) }
-        });
-        let mut connection = hyper::server::conn::http1::Builder::new();
-        connection.max_buf_size(8 << 20);
-        tokio::spawn(connection.serve_connection(TokioIo::new(server), service));
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        let request = request.body(Full::new(self.body)).unwrap();
-        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
-    }
-}
-
-/// What no request line holds as it is.
-fn encoded(c: char) -> String {
-    match c {
-        ' ' | '"' | '<' | '>' | '\\' | '^' | '`' | '|' | '{' | '}' => format!("%{:02X}", c as u32),
-        c if c.is_ascii_graphic() => c.to_string(),
-        c => {
-            let mut bytes = [0; 4];
-            c.encode_utf8(&mut bytes)
-                .bytes()
-                .map(|b| format!("%{b:02X}"))
-                .collect()
-        }
     }
 }
 

@@ -3,7 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Ask, Served, Workspace, bounds};
+use postern_served::Ask;
+
+use crate::support::{Served, Workspace, bounds};
 
 fn customers() -> Value {
     json!({"name": "customers", "comment": "who buys", "columns": [

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::both_ways;
 use crate::cases::seeded;
-use crate::support::{Ask, Served, Way, bounds};
+use postern_served::Ask;
+
+use crate::support::{Served, Way, bounds};
 
 both_ways!(
     a_repeated_write_is_replayed,

@@ -417,7 +417,7 @@ async fn a_claim_goes_with_a_body_that_breaks_off() {
         scope: scope.to_vec(),
         holder: holder.to_vec(),
     });
-    let context = request.context(&deployment).unwrap();
+    let context = request.context(&deployment);
     let head = format!(
         "POST /v1/tenants HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\
          Idempotency-Key: k\r\nX-Postern-Context: {context}\r\n\r\n{{\"slug\":"

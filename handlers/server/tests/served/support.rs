@@ -4,24 +4,22 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use postern_context::{Claim, Context, PathParam, RateLimit, SealingKeys};
-use postern_contract::{Family, Match, routes};
+use postern_context::{Claim, Context, RateLimit, SealingKeys};
+use postern_contract::Family;
 use postern_harness::http::{Http, Reply};
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_harness::process::{Leave, Process};
+use postern_served::{OUTCOME_KEYS, SEALING_KEYS};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-
-const MASTER: &str = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-const OUTCOMES: &str = "o1 AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// One cluster a test binary; each server has a database of its own in it.
 async fn cluster() -> &'static str {
@@ -60,13 +58,13 @@ impl Deployment {
         let (server, _) = base.rsplit_once('/').unwrap();
         let database = format!("{server}/{name}");
         let pool = PgPool::connect(&database).await.unwrap();
-        let sealing = SealingKeys::parse(MASTER).unwrap();
+        let sealing = SealingKeys::parse(SEALING_KEYS).unwrap();
         std::fs::write(
             folder.path().join("context.keys"),
             sealing.opening_file(&Family::ALL),
         )
         .unwrap();
-        std::fs::write(folder.path().join("outcome.keys"), OUTCOMES).unwrap();
+        std::fs::write(folder.path().join("outcome.keys"), OUTCOME_KEYS).unwrap();
         std::fs::create_dir(folder.path().join("faults")).unwrap();
         Self {
             folder,
@@ -267,27 +265,15 @@ impl Request {
     }
 
     /// The context as a runner with this deployment's keys seals it.
-    pub fn context(&self, deployment: &Deployment) -> Result<String> {
+    pub fn context(&self, deployment: &Deployment) -> String {
         let path = self.judged.as_deref().unwrap_or(&self.path);
-        let path = path.split('?').next().unwrap();
-        let Ok(Match::Found(route, params)) = routes().find_raw(&self.method, path) else {
-            anyhow::bail!("no route for {path}");
-        };
-        let param = |(name, value): (&str, &str)| PathParam {
-            name: name.into(),
-            value: value.into(),
-        };
+        let (route, told) = postern_served::context(&self.method, path);
         let context = Context {
-            route: route.id.clone(),
-            method: self.method.to_string(),
-            params: params.iter().map(param).collect(),
-            issuer: "https://issuer".into(),
             subject: self.caller.subject.clone(),
             tenant: self.caller.tenant.clone(),
             workspace: self.caller.workspace.clone(),
             roles: self.caller.roles.clone(),
             client_address: "192.0.2.7".into(),
-            correlation_id: "corr-of-test".into(),
             api_version: "2024-01-01".into(),
             rate_limit: Some(RateLimit {
                 policy: "tenant_control".into(),
@@ -299,12 +285,9 @@ impl Request {
                 partition: vec![7; 8],
             }),
             claim: self.claim.clone(),
-            ..Context::default()
+            ..told
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-        Ok(deployment
-            .sealing
-            .seal(route.family, context, u64::try_from(now)?))
+        postern_served::seal(&deployment.sealing, route, context)
     }
 
     pub async fn try_send(self, deployment: &Deployment, server: &Server) -> Result<Reply> {
@@ -312,7 +295,7 @@ impl Request {
         for (name, value) in &self.headers {
             postern_harness::http::append(&mut headers, name, value.as_bytes())?;
         }
-        let context = self.context(deployment)?;
+        let context = self.context(deployment);
         postern_harness::http::append(&mut headers, "x-postern-context", context.as_bytes())?;
         server
             .http

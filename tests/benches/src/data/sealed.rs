@@ -1,11 +1,8 @@
 //! Requests as the gateway sends them to the handlers: with what the runner sealed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use http::Method;
-use postern_context::{Context, PathParam, RateLimit, SealingKeys};
-use postern_contract::{Match, routes};
+use postern_context::{Context, RateLimit, SealingKeys};
 
 use super::client::{KEY, Request};
 
@@ -23,23 +20,12 @@ impl Sealer {
         target: &str,
         body: Option<&str>,
     ) -> Result<Request> {
-        let path = target.split('?').next().unwrap_or_default();
-        let Match::Found(route, params) = routes().find_raw(method, path)? else {
-            bail!("no route for {method} {path}");
-        };
-        let param = |(name, value): (&str, &str)| PathParam {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
+        let (route, told) = postern_served::context(method, target);
         let context = Context {
-            route: route.id.clone(),
-            method: method.as_str().to_owned(),
-            params: params.iter().map(param).collect(),
             issuer: "https://id.example.com/realms/postern".to_owned(),
             subject: "8f14e45f-ceea-467f-a0e6-5f3c2b9d1a77".to_owned(),
             tenant: self.tenant.clone(),
             plan: "growth".to_owned(),
-            roles: vec!["tenant_admin".to_owned()],
             scopes: [
                 "postgres:read",
                 "postgres:write",
@@ -60,10 +46,9 @@ impl Sealer {
                 reset_after: 1,
                 partition: Vec::new(),
             }),
-            ..Context::default()
+            ..told
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-        let sealed = self.keys.seal(route.family, context, u64::try_from(now)?);
+        let sealed = postern_served::seal(&self.keys, route, context);
         let more = format!(
             "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101\r\n\
              x-postern-context: {sealed}\r\n"
