@@ -13,10 +13,13 @@
 //! hands on may stand in its result once, so that it grows by addition only. Texts that are
 //! searched for are short ones. What breaks a bound is told by [`MARK`].
 
-use bson::{Bson, Document, bson, doc};
+mod checked;
+mod copies;
+
+use bson::{Bson, bson};
 
 use super::Expression;
-use crate::wall::pattern;
+use checked::{Scope, size, within};
 
 /// What the expressions of a stage may cost for one document: bytes that are read, or
 /// operators at [`NODE`] each. About half a second of a core.
@@ -32,14 +35,6 @@ const PATTERN: f64 = 5_000.0;
 const FREE: u64 = 8;
 /// Sorting or hashing what another operator reads once.
 const HEAVY: u64 = 16;
-/// Numbers of one `$range`.
-const MAX_RANGE: i64 = 10_000;
-/// Bytes of a text that is searched for or put in, with the frame of the object around it.
-const MAX_NEEDLE: i64 = 300;
-/// Bytes of what is taken apart into values that need many times its room.
-const MAX_SPLIT: i64 = 1 << 20;
-/// Copies that one loop's result may hold of what its iterations all read.
-const OUTER: u64 = 6;
 
 /// What the server's error says when a check did not hold.
 pub(crate) const MARK: &str = "postern: too much for one document";
@@ -183,150 +178,6 @@ impl Loop {
             Some(_) => vec!["this", "value"],
         }
     }
-
-    /// Whether what is handed on may stand in the result more than once.
-    pub(super) fn doubles(&self) -> bool {
-        let mut vars = vec![("this".to_owned(), 0), ("value".to_owned(), 1)];
-        self.initial.is_some() && self.body.copies(0, &mut vars) > 1
-    }
-
-    /// Its result's copies; `free` as in [`Expression::copies`].
-    fn copies(&self, free: u64, vars: &mut Vec<(String, u64)>) -> u64 {
-        let elements = self.input.copies(free, vars);
-        if self.operator == "$filter" {
-            return elements;
-        }
-        let initial = self
-            .initial
-            .as_ref()
-            .map_or(0, |initial| initial.copies(free, vars));
-        let mut body = |elements: u64| {
-            let before = vars.len();
-            vars.extend(self.bound().into_iter().map(|name| (name.to_owned(), 0)));
-            if let Some(element) = vars.get_mut(before) {
-                element.1 = elements;
-            }
-            let copies = self.body.copies(free, vars);
-            vars.truncate(before);
-            copies
-        };
-        // What each iteration reads of what is around is there as often as there are
-        // elements; its check bounds that, unless it is what a `$reduce` hands on.
-        let outer = match body(0) {
-            0 => 0,
-            _ if free == 0 => return u64::MAX,
-            _ => OUTER,
-        };
-        initial.saturating_add(body(elements)).saturating_add(outer)
-    }
-
-    /// Behind its check.
-    fn to_bson(&self, scope: Scope) -> Bson {
-        let inner = Scope {
-            depth: scope.depth + 1,
-            ..scope
-        };
-        let (input, times) = (
-            format!("{OURS}In{}", scope.depth),
-            format!("{OURS}Times{}", scope.depth),
-        );
-        let elements = Bson::String(format!("$${input}"));
-        let mut arguments = doc! { "input": &elements };
-        match &self.initial {
-            Some(initial) => {
-                arguments.insert("initialValue", initial.bson(scope));
-                arguments.insert("in", self.body.bson(inner));
-            }
-            None => {
-                arguments.insert("as", &self.element);
-                let each = if self.operator == "$map" {
-                    "in"
-                } else {
-                    "cond"
-                };
-                arguments.insert(each, self.body.bson(inner));
-            }
-        }
-        if let Some(limit) = &self.limit {
-            arguments.insert("limit", limit.bson(scope));
-        }
-
-        let around = scope.times();
-        let count = bson!({ "$cond": [{ "$isArray": [&elements] }, { "$size": &elements }, 0] });
-        let goes_over = Bson::Double(1.0 + self.body.goes_over() as f64);
-        let mut refs = Vec::new();
-        self.body.refs(
-            &mut self.bound().into_iter().map(str::to_owned).collect(),
-            &mut refs,
-        );
-        let handed_on = self.initial.as_ref().filter(|initial| {
-            let mut vars = vec![("this".to_owned(), 1), ("value".to_owned(), 1)];
-            self.body.copies(1, &mut vars) > 0 || initial.copies(1, &mut Vec::new()) > 0
-        });
-        if let Some(initial) = handed_on {
-            // At most all that it is made of, in every iteration.
-            initial.refs(&mut Vec::new(), &mut refs);
-            refs.push(elements.clone());
-        }
-        let literals = Bson::Double(self.body.literals());
-        let read =
-            bson!({ "$multiply": [&goes_over, { "$add": [literals, size(&Bson::Array(refs))] }] });
-        let each = bson!({ "$add": [Bson::Double(NODE * self.body.operators()), read] });
-        let once = bson!({ "$multiply": [around.clone(), goes_over, size(&elements)] });
-        let cost = bson!({ "$add": [{ "$multiply": [format!("$${times}"), each] }, once] });
-        let call = Bson::Document(
-            [(self.operator.to_owned(), Bson::Document(arguments))]
-                .into_iter()
-                .collect(),
-        );
-        let checked = within(cost, scope.share, call);
-        let counted = bson!({ "$let": { "vars": { times: { "$multiply": [around, count] } }, "in": checked } });
-        bson!({ "$let": { "vars": { input: self.input.bson(scope) }, "in": counted } })
-    }
-}
-
-/// Bytes of a value.
-fn size(value: &Bson) -> Bson {
-    bson!({ "$bsonSize": { "v": value } })
-}
-
-/// The expression if this is at most so much, else an error that is ours. It must depend
-/// on the document: the server computes what does not before it begins.
-fn within(cost: Bson, most: f64, expression: Bson) -> Bson {
-    let error = bson!({ "$toInt": { "$concat": [MARK, " ", { "$type": "$$ROOT" }] } });
-    bson!({ "$cond": [{ "$lte": [cost, most] }, expression, error] })
-}
-
-/// The value, if it has at most so many bytes.
-fn short(value: Bson, most: i64) -> Bson {
-    match &value {
-        Bson::String(text) if !text.starts_with('$') && text.len() < 256 => return value,
-        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Null => return value,
-        _ => {}
-    }
-    let name = format!("{OURS}Value");
-    let held = Bson::String(format!("$${name}"));
-    let checked = within(size(&held), most as f64, held);
-    bson!({ "$let": { "vars": { name: value }, "in": checked } })
-}
-
-/// Where an expression stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scope {
-    /// Loops around it.
-    depth: usize,
-    /// What each loop may cost.
-    share: f64,
-}
-
-impl Scope {
-    /// How often it is computed.
-    fn times(self) -> Bson {
-        match self.depth.checked_sub(1) {
-            None => Bson::Double(1.0),
-            Some(outer) => Bson::String(format!("$${OURS}Times{outer}")),
-        }
-    }
 }
 
 /// What the expressions of one stage share.
@@ -376,84 +227,6 @@ impl Expression {
     fn is_checked(&self) -> bool {
         let (work, copies) = self.work(&mut Vec::new());
         work > FREE || (work > 0 && copies > 1)
-    }
-
-    /// How many copies of what is stored its result may hold: of what paths and variables
-    /// from around are, each of which counts as `free`.
-    pub(crate) fn copies(&self, free: u64, vars: &mut Vec<(String, u64)>) -> u64 {
-        let least = free.min(1);
-        let most = |all: &[&Self], vars: &mut Vec<(String, u64)>| {
-            all.iter()
-                .map(|one| one.copies(free, vars))
-                .max()
-                .unwrap_or(0)
-        };
-        match self {
-            Self::Value(
-                Bson::Int32(_)
-                | Bson::Int64(_)
-                | Bson::Double(_)
-                | Bson::Decimal128(_)
-                | Bson::Boolean(_)
-                | Bson::Null
-                | Bson::DateTime(_)
-                | Bson::ObjectId(_),
-            ) => 0,
-            Self::Value(_) | Self::Literal(_) => least,
-            Self::Field(_) => free,
-            Self::Var(name) => {
-                let root = name.split('.').next().unwrap_or_default();
-                let bound = vars.iter().rev().find(|(name, _)| name == root);
-                match bound {
-                    Some((_, copies)) => *copies,
-                    None if super::SYSTEM_VARS.contains(&root) => 0,
-                    None => free,
-                }
-            }
-            Self::Let(bound, within) => {
-                let bound: Vec<_> = bound
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.copies(free, vars)))
-                    .collect();
-                let before = vars.len();
-                vars.extend(bound);
-                let copies = within.copies(free, vars);
-                vars.truncate(before);
-                copies
-            }
-            Self::Loop(it) => it.copies(free, vars),
-            Self::Switch(branches, default) => {
-                let mut results: Vec<&Self> = branches.iter().map(|(_, then)| then).collect();
-                results.extend(default.as_deref());
-                most(&results, vars)
-            }
-            Self::Named("$cond", arguments) => {
-                let results: Vec<_> = arguments
-                    .iter()
-                    .filter(|(name, _)| *name != "if")
-                    .map(|(_, one)| one)
-                    .collect();
-                most(&results, vars)
-            }
-            Self::Call("$cond", _) => most(self.children().get(1..).unwrap_or_default(), vars),
-            Self::Call("$ifNull" | "$max" | "$min", _) => most(&self.children(), vars),
-            Self::Call("$arrayElemAt" | "$first" | "$last", _) => most(&self.children(), vars),
-            Self::Call("$dateToString" | "$type", _)
-            | Self::Named("$dateToString" | "$dateToParts" | "$convert", _) => {
-                // Short, but two of them are longer.
-                most(&self.children(), vars).max(least)
-            }
-            Self::Call("$range", _) => least,
-            Self::Call(operator, _) if CONSTANT.contains(operator) => 0,
-            Self::Call(operator, _) if READING.contains(operator) => 0,
-            Self::Named(operator, _) if CONSTANT.contains(operator) => 0,
-            Self::Named("$regexMatch", _) => 0,
-            _ => {
-                let all = self.children();
-                let sum = all.iter().map(|one| one.copies(free, vars).max(least));
-                sum.fold(0, u64::saturating_add).max(least)
-            }
-        }
     }
 
     /// How often it goes over what it reads, outside loops; and its result's copies.
@@ -623,124 +396,6 @@ impl Expression {
             .flatten()
             .collect(),
         }
-    }
-
-    /// As the server takes it, where it stands.
-    pub(super) fn bson(&self, scope: Scope) -> Bson {
-        let object = |fields: &[(String, Self)]| {
-            fields
-                .iter()
-                .map(|(name, field)| (name.clone(), field.bson(scope)))
-                .collect::<Document>()
-        };
-        let one = |operator: &str, argument: Bson| {
-            Bson::Document([(operator.to_owned(), argument)].into_iter().collect())
-        };
-        match self {
-            Self::Value(value) => value.clone(),
-            Self::Literal(value) => one("$literal", value.clone()),
-            Self::Field(path) => Bson::String(format!("${path}")),
-            Self::Var(name) => Bson::String(format!("$${name}")),
-            Self::Object(fields) => Bson::Document(object(fields)),
-            Self::Array(items) => Bson::Array(items.iter().map(|item| item.bson(scope)).collect()),
-            Self::Call("$range", argument) => range(argument, scope),
-            Self::Call(operator, argument) => {
-                let mut argument = argument.bson(scope);
-                let most = match *operator {
-                    "$split" | "$indexOfBytes" | "$indexOfCP" => Some((1, MAX_NEEDLE)),
-                    _ => None,
-                };
-                if let (Some((place, most)), Bson::Array(arguments)) = (most, &mut argument) {
-                    for (index, value) in arguments.iter_mut().enumerate() {
-                        let most = match index {
-                            0 if *operator == "$split" => MAX_SPLIT,
-                            index if index == place => most,
-                            _ => continue,
-                        };
-                        *value = short(std::mem::take(value), most);
-                    }
-                }
-                if *operator == "$objectToArray" {
-                    argument = match argument {
-                        Bson::Array(mut list) if list.len() == 1 => {
-                            short(list.pop().unwrap_or_default(), MAX_SPLIT)
-                        }
-                        other => short(other, MAX_SPLIT),
-                    };
-                }
-                one(operator, argument)
-            }
-            Self::Named(operator, arguments) => {
-                let often = scope.depth > 0 || *operator == "$regexFindAll";
-                let input = if often {
-                    pattern::MAX_INPUT.1
-                } else {
-                    pattern::MAX_INPUT.0
-                };
-                let argument = |name: &str, argument: &Self| match (*operator, name, argument) {
-                    (_, "regex", Self::Value(Bson::String(text))) => {
-                        Bson::String(pattern::searching(text, often))
-                    }
-                    (_, "regex", Self::Value(Bson::RegularExpression(regex))) => {
-                        Bson::RegularExpression(bson::Regex {
-                            pattern: pattern::searching(&regex.pattern, often),
-                            options: regex.options.clone(),
-                        })
-                    }
-                    ("$regexFind" | "$regexFindAll" | "$regexMatch", "input", input_of) => {
-                        short(input_of.bson(scope), input)
-                    }
-                    (_, "find" | "replacement" | "chars", value) => {
-                        short(value.bson(scope), MAX_NEEDLE)
-                    }
-                    (_, _, value) => value.bson(scope),
-                };
-                let arguments = arguments
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), argument(name, value)));
-                one(operator, Bson::Document(arguments.collect()))
-            }
-            Self::Let(vars, within) => one(
-                "$let",
-                Bson::Document(doc! { "vars": object(vars), "in": within.bson(scope) }),
-            ),
-            Self::Switch(branches, default) => {
-                let branches = branches.iter().map(
-                    |(case, then)| doc! { "case": case.bson(scope), "then": then.bson(scope) },
-                );
-                let mut switch = doc! { "branches": branches.collect::<Vec<_>>() };
-                if let Some(default) = default {
-                    switch.insert("default", default.bson(scope));
-                }
-                one("$switch", Bson::Document(switch))
-            }
-            Self::SortArray(input, by) => one(
-                "$sortArray",
-                Bson::Document(doc! { "input": input.bson(scope), "sortBy": by.clone() }),
-            ),
-            Self::Loop(it) => it.to_bson(scope),
-        }
-    }
-}
-
-/// `$range` with its length looked at, unless it is written out.
-fn range(argument: &Expression, scope: Scope) -> Bson {
-    let call = bson!({ "$range": argument.bson(scope) });
-    let Expression::Array(bounds) = argument else {
-        return call;
-    };
-    let number = |place: usize| match bounds.get(place) {
-        Some(Expression::Value(Bson::Int32(number))) => Some(i64::from(*number)),
-        Some(Expression::Value(Bson::Int64(number))) => Some(*number),
-        _ => None,
-    };
-    match (number(0), number(1), bounds.first(), bounds.get(1)) {
-        (Some(from), Some(to), ..) if from.abs_diff(to) <= MAX_RANGE.unsigned_abs() => call,
-        (_, _, Some(from), Some(to)) => {
-            let length = bson!({ "$abs": { "$subtract": [to.bson(scope), from.bson(scope)] } });
-            within(length, MAX_RANGE as f64, call)
-        }
-        _ => call,
     }
 }
 
