@@ -50,7 +50,8 @@ pub struct Identity {
     pub workspace: Option<String>,
     /// The plan the token names.
     pub plan: Option<String>,
-    /// Roles, as the issuer names them.
+    /// Roles, as the issuer names them; none that means nothing on such a token (a
+    /// platform's role on a tenant's, a workspace's on one that is pinned to none).
     pub roles: Vec<String>,
     /// Scopes, split at spaces.
     pub scopes: Vec<String>,

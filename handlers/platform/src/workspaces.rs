@@ -213,6 +213,10 @@ pub(crate) async fn update(app: Arc<Platform>, mut call: Call) -> Result<Reply, 
     let (body, fields) = call.json().await?;
     let changes = Changes::read(fields)?;
     let (scope, id): (_, WorkspaceId) = (call.scope()?, call.id("workspaceId", not_found)?);
+    if changes.status == Some(Status::Deactivated) {
+        // That destroys it, as DELETE does.
+        crate::refuse_pinned(&call.caller, "deactivating a workspace")?;
+    }
     let purge = app.purge_after_days;
     let work = Arc::new((scope, Actor::from(&call.caller), changes, call.if_match()));
     let reply = app

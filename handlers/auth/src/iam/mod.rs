@@ -28,6 +28,8 @@ use crate::realms::Realm;
 
 /// The attribute that names the request which made something.
 pub(crate) const MARK: &str = "postern_request";
+/// A user's attribute, and the claim of that name: the workspace that its tokens are pinned to.
+pub(crate) const PIN: &str = "workspace_id";
 
 /// A change of a realm, for the ledger.
 struct Change<W> {

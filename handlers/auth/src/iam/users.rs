@@ -8,12 +8,12 @@ use postern_common::fields::{self, Fields, text};
 use postern_common::idempotency::Attempt;
 use postern_common::page::Page;
 use postern_common::{Call, Failure, Reply};
-use postern_contract::{Code, Detail};
+use postern_contract::{Code, Detail, WorkspaceId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::roles::{Role, given_here};
-use super::{MARK, change, list as list_of, mark, of_a_realm};
+use super::{MARK, PIN, change, list as list_of, mark, of_a_realm};
 use crate::Auth;
 use crate::realms::Realm;
 use crate::signups::SignupMode;
@@ -44,11 +44,11 @@ struct Found {
 
 impl Found {
     fn bears(&self, mark: Option<&str>) -> bool {
-        let borne = self
-            .attributes
-            .get(MARK)
-            .and_then(|values| values.get(0)?.as_str());
-        mark.is_some() && borne == mark
+        mark.is_some() && self.attribute(MARK) == mark
+    }
+
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.get(name)?.get(0)?.as_str()
     }
 
     fn view(&self) -> Value {
@@ -64,6 +64,7 @@ impl Found {
             "lastName": self.last_name,
             "enabled": self.enabled,
             "emailVerified": self.email_verified,
+            "workspaceId": self.attribute(PIN),
             "createdAt": created,
         })
     }
@@ -77,6 +78,8 @@ struct Invitation {
     first_name: Option<String>,
     last_name: Option<String>,
     roles: Vec<String>,
+    /// Its tokens are pinned to this one.
+    workspace: Option<WorkspaceId>,
     password: Option<String>,
 }
 
@@ -99,6 +102,7 @@ impl Invitation {
         let roles = fields
             .optional("roles", list_of(MAX_ROLES, role))
             .unwrap_or_default();
+        let workspace = fields.optional("workspaceId", fields::id::<WorkspaceId>);
         let password = fields.optional("temporaryPassword", secret(255));
         fields.finish()?;
         let email = email.ok_or_else(|| Failure::internal("a field that was read is missing"))?;
@@ -108,6 +112,7 @@ impl Invitation {
             first_name,
             last_name,
             roles,
+            workspace,
             password,
         })
     }
@@ -115,6 +120,8 @@ impl Invitation {
     fn representation(&self, mark: Option<&str>) -> Value {
         let mut attributes = Map::new();
         attributes.extend(mark.map(|mark| (MARK.to_owned(), json!([mark]))));
+        let pin = self.workspace.map(|id| (PIN.to_owned(), json!([id])));
+        attributes.extend(pin);
         let credentials: Vec<Value> = self
             .password
             .iter()
@@ -156,7 +163,10 @@ pub(crate) async fn list(app: Arc<Auth>, call: Call) -> Result<Reply, Failure> {
         Some(_) => at - first + MOVED + fetch + 1,
         None => fetch,
     };
-    let users = app.users(&realm, first, max).await?;
+    let (from, most) = (first.to_string(), max.to_string());
+    let users = app
+        .users(&realm, [("first", &from), ("max", &most)])
+        .await?;
     // Gone since, or moved further: the page goes on where that one stood.
     let stood = || (at - first + 1).min(users.len());
     let skip = match last {
@@ -466,39 +476,20 @@ impl Auth {
     }
 
     async fn user_named(&self, realm: &Realm, username: &str) -> Result<Option<Found>, Failure> {
-        let path = [realm.name.as_str(), "users"];
-        let query = [
-            ("username", username),
-            ("exact", "true"),
-            ("briefRepresentation", "false"),
-        ];
-        let answer = of_a_realm(
-            self.keycloak
-                .admin(Method::GET, &path, &query, None)
-                .await?,
-        )?;
-        match answer.status {
-            StatusCode::OK => Ok(answer.json::<Vec<Found>>()?.into_iter().next()),
-            _ => Err(answer.unexpected("look for a user")),
-        }
+        let found = self.users(realm, [("username", username), ("exact", "true")]);
+        Ok(found.await?.into_iter().next())
     }
 
-    async fn users(&self, realm: &Realm, first: usize, max: usize) -> Result<Vec<Found>, Failure> {
+    async fn users(&self, realm: &Realm, which: [(&str, &str); 2]) -> Result<Vec<Found>, Failure> {
         let path = [realm.name.as_str(), "users"];
-        let (first, max) = (first.to_string(), max.to_string());
-        let query = [
-            ("first", first.as_str()),
-            ("max", &max),
-            ("briefRepresentation", "true"),
-        ];
-        let answer = of_a_realm(
-            self.keycloak
-                .admin(Method::GET, &path, &query, None)
-                .await?,
-        )?;
+        // What is brief has no attributes.
+        let [first, second] = which;
+        let query = [first, second, ("briefRepresentation", "false")];
+        let asked = self.keycloak.admin(Method::GET, &path, &query, None);
+        let answer = of_a_realm(asked.await?)?;
         match answer.status {
             StatusCode::OK => answer.json(),
-            _ => Err(answer.unexpected("list users")),
+            _ => Err(answer.unexpected("look for users")),
         }
     }
 }

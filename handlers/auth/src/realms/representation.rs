@@ -11,7 +11,7 @@ use postern_contract::routes;
 use serde_json::{Value, json};
 
 use crate::Auth;
-use crate::iam::MARK;
+use crate::iam::{MARK, PIN};
 use crate::signups::SignupMode;
 
 /// The client scope that every client has.
@@ -146,9 +146,9 @@ fn mappers(audience: &str, tenant: &Tenant) -> Vec<Value> {
             claim("realm_access.roles", json!({"multivalued": "true"})),
         ),
         mapper(
-            "workspace_id",
+            PIN,
             "oidc-usermodel-attribute-mapper",
-            claim("workspace_id", json!({"user.attribute": "workspace_id"})),
+            claim(PIN, json!({"user.attribute": PIN})),
         ),
         fixed("tenant_id", &tenant.id.to_string()),
         fixed("plan_id", &tenant.plan),
@@ -182,7 +182,7 @@ fn user_profile(allowed_domains: &[String]) -> Value {
         {"name": "email", "permissions": own, "required": {"roles": ["user"]}, "validations": email},
         name("firstName"),
         name("lastName"),
-        {"name": "workspace_id", "permissions": admins},
+        {"name": PIN, "permissions": admins},
         {"name": MARK, "permissions": admins},
     ]})
 }

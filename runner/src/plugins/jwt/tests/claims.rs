@@ -32,6 +32,38 @@ async fn a_token_names_its_caller() {
 }
 
 #[tokio::test]
+async fn roles_that_mean_nothing_on_the_token_are_left_out() {
+    let issuer = Issuer::publishing(&[&RSA]).await;
+    let runner = Runner::trusting(&issuer);
+    let all = [
+        "superadmin",
+        "platform_operator",
+        "tenant_admin",
+        "workspace_admin",
+        "else",
+    ];
+    let (tenant, workspace) = (json!("tnt_1"), json!("wks_1"));
+    for (claims, counting) in [
+        (json!({}), &["superadmin", "platform_operator", "else"][..]),
+        (json!({"tenant_id": tenant}), &["tenant_admin", "else"]),
+        (
+            json!({"tenant_id": tenant, "workspace_id": workspace}),
+            &["tenant_admin", "workspace_admin", "else"],
+        ),
+    ] {
+        let mut token = edit(issuer.claims(), "realm_access", json!({"roles": all}));
+        for name in ["tenant_id", "workspace_id"] {
+            let value = claims.get(name).cloned().unwrap_or_default();
+            token = edit(token, name, value);
+        }
+        let outcome = runner.judge(&RSA.sign(&token)).await;
+        let shown = outcome.upstream_header("x-identity").unwrap();
+        let roles = format!("roles: {counting:?}");
+        assert!(shown.contains(&roles), "{roles} in {shown}");
+    }
+}
+
+#[tokio::test]
 async fn claims_that_do_not_hold() {
     let issuer = Issuer::publishing(&[&RSA]).await;
     let runner = Runner::trusting(&issuer);
