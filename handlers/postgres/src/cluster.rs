@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client};
 
+use crate::address::{Address, Driven};
 use crate::catalog::{Catalogs, FINGERPRINTS};
 use crate::errors::Fault;
 use crate::execute::Database;
@@ -28,11 +28,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// # Errors
 /// The cluster does not answer, or `admin` may not make roles and schemas.
 pub async fn prepare(
-    admin: &Config,
+    admin: &Address,
     login: &str,
     password: Option<&[u8]>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (client, connection) = admin.connect(NoTls).await?;
+    let (client, connection) = admin.connect().await?;
     let driving = tokio::spawn(connection);
     let password = password.map(String::from_utf8_lossy);
     let literal = |text: &str| format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
@@ -59,13 +59,13 @@ pub(crate) struct Follow<'a> {
 
 impl Follow<'_> {
     /// Never ends.
-    pub(crate) async fn run(&self, direct: Option<Config>) {
+    pub(crate) async fn run(&self, direct: Option<Address>) {
         let listening = async {
-            let Some(config) = direct else {
+            let Some(address) = direct else {
                 return std::future::pending().await;
             };
             loop {
-                if let Err(error) = self.listen(&config).await {
+                if let Err(error) = self.listen(&address).await {
                     tracing::warn!(%error, "changes of schemas are looked for, not told");
                 }
                 self.catalogs.told.store(false, Ordering::SeqCst);
@@ -87,8 +87,8 @@ impl Follow<'_> {
     }
 
     /// Until the connection ends.
-    async fn listen(&self, config: &Config) -> Result<(), Fault> {
-        let (client, connection) = config.connect(NoTls).await?;
+    async fn listen(&self, address: &Address) -> Result<(), Fault> {
+        let (client, connection) = address.connect().await?;
         let mut messages = std::pin::pin!(messages(connection));
         let started = async {
             client.batch_execute(&format!("LISTEN {CHANNEL}")).await?;
@@ -153,7 +153,7 @@ async fn fingerprints(client: &Client, names: &[&str]) -> Result<Vec<(String, St
 
 /// What the server says on a connection, which this drives.
 fn messages(
-    mut connection: Connection<Socket, NoTlsStream>,
+    mut connection: Driven,
 ) -> impl futures::Stream<Item = Result<AsyncMessage, tokio_postgres::Error>> {
     futures::stream::poll_fn(move |context| connection.poll_message(context))
 }

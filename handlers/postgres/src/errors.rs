@@ -14,6 +14,7 @@ use postern_contract::{Code, Detail};
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::catalog::Table;
+use crate::tls;
 
 /// Why a statement or a connection failed.
 #[derive(Debug)]
@@ -39,10 +40,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Database(error) => match error.as_db_error() {
-                Some(error) => write!(f, "{}: {}", error.code().code(), error.message()),
-                None => write!(f, "{error}"),
-            },
+            Self::Database(error) => f.write_str(&described(error)),
             Self::Away(why) => write!(f, "no connection: {why}"),
             Self::Busy => f.write_str("the tenant's share of connections is in use"),
             Self::TooLarge(bound) => write!(f, "an answer above {bound} bytes"),
@@ -55,6 +53,17 @@ impl fmt::Display for Fault {
 }
 
 impl StdError for Fault {}
+
+/// An error of the driver, for the operator.
+pub(crate) fn described(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        return format!("{}: {}", said.code().code(), said.message());
+    }
+    tls::complaint(error).unwrap_or_else(|| match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })
+}
 
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {

@@ -12,6 +12,7 @@ use postern_common::{Call, Failure, Reply, Router, no_workspace};
 use postern_contract::{Code, TenantId};
 use tokio_util::sync::CancellationToken;
 
+use crate::address::Address;
 use crate::catalog::{Catalog, Catalogs, Live, Table};
 use crate::cluster::Follow;
 use crate::errors::{Doing, Fault};
@@ -92,13 +93,13 @@ impl Postgres {
     /// # Errors
     /// The pool cannot be made of these bounds.
     pub fn new(
-        config: tokio_postgres::Config,
+        address: Address,
         bounds: Bounds,
         ledger: Arc<Ledger>,
         cursors: CursorKeys,
         quotas: Arc<dyn Quotas>,
     ) -> Result<Self, Failure> {
-        let db = Database::new(config, bounds).map_err(|fault| fault.told(Doing::default()))?;
+        let db = Database::new(address, bounds).map_err(|fault| fault.told(Doing::default()))?;
         Ok(Self {
             db,
             catalogs: Catalogs::new(),
@@ -129,12 +130,7 @@ impl Postgres {
 
     /// Follows changes of schemas, until `stop`: told over `direct`, a connection that no
     /// pooler stands in; else, and while it is away, by looking.
-    pub async fn follow(
-        &self,
-        direct: Option<tokio_postgres::Config>,
-        every: Duration,
-        stop: CancellationToken,
-    ) {
+    pub async fn follow(&self, direct: Option<Address>, every: Duration, stop: CancellationToken) {
         let follow = Follow {
             db: &self.db,
             catalogs: &self.catalogs,

@@ -11,8 +11,10 @@
 //! | [`execute`] | the statement → PostgreSQL, as the workspace's role, with its record |
 //! | [`errors`] | what PostgreSQL refuses → what the client is told |
 //! | `rows`, `tables`, `rpc` | the routes, a function each |
+//! | [`address`], [`tls`] | where a PostgreSQL is, and how it is spoken to |
 //! | [`cluster`] | what the data cluster needs besides workspaces; changes of schemas |
 
+mod address;
 mod catalog;
 pub mod cluster;
 mod define;
@@ -25,7 +27,9 @@ mod rows;
 mod rpc;
 mod sql;
 mod tables;
+pub mod tls;
 
+pub use address::{Address, AddressError};
 pub use execute::Bounds;
 pub use family::{Postgres, Quotas};
 

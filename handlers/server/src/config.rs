@@ -539,7 +539,7 @@ mod tests {
         assert!(shown.families().contains(&Family::Postgres));
         let mut shown = shown.postgres.unwrap();
         let cluster = shown.cluster().unwrap();
-        assert_eq!(cluster.get_user(), Some("postern_data"));
+        assert_eq!(cluster.user(), Some("postern_data"));
         shown.url = None;
         assert_eq!(format!("{shown:?}"), format!("{:?}", Postgres::default()));
     }
@@ -579,12 +579,12 @@ mod tests {
     #[test]
     fn a_url_comes_from_one_place() {
         let both = read(&format!(
-            "{MINIMAL}database: {{url: 'postgres://u@h/d', urlFile: /f}}\n"
+            "{MINIMAL}database: {{url: 'postgres://u@localhost/d', urlFile: /f}}\n"
         ))
         .unwrap();
         assert!(both.database.connect(None).is_err());
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "postgres://u@h/d\n").unwrap();
+        std::fs::write(file.path(), "postgres://u@localhost/d\n").unwrap();
         let config = read(&format!(
             "{MINIMAL}database: {{urlFile: '{}'}}\n",
             file.path().display()

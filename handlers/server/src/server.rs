@@ -22,7 +22,7 @@ use postern_mongo::Mongo;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
 use postern_platform::{Platform, Probe};
-use postern_postgres::{Postgres, cluster};
+use postern_postgres::{Postgres, cluster, tls};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -369,8 +369,12 @@ impl Server {
 /// Connects to the control-plane database.
 async fn connect(config: &Config) -> Result<PgPool> {
     let (pool, options) = config.database.connect(None).context("database")?;
-    pool.connect_with(options)
-        .await
+    let connected = pool.connect_with(options).await;
+    connected
+        .map_err(|error| match tls::complaint(&error) {
+            Some(complaint) => anyhow::anyhow!(complaint),
+            None => error.into(),
+        })
         .context("database: cannot connect")
 }
 
@@ -468,8 +472,8 @@ async fn prepare_data(config: &Config) -> Result<()> {
     };
     let admin = postgres_url(&admin).context("provisioning.postgres")?;
     let data = settings.cluster().context("postgres")?;
-    let login = data.get_user().unwrap_or_default();
-    cluster::prepare(&admin, login, data.get_password())
+    let login = data.user().unwrap_or_default();
+    cluster::prepare(&admin, login, data.password())
         .await
         .map_err(|error| anyhow::anyhow!("{error}"))
         .context("postgres: the data cluster cannot be prepared")
@@ -496,7 +500,7 @@ fn backends(config: &Config, control_plane: &PgPool) -> Result<Vec<Arc<dyn Backe
         (Some(login), _) => Some(login.clone()),
         (None, Some(settings)) => {
             let data = settings.cluster().context("postgres")?;
-            data.get_user().map(str::to_owned)
+            data.user().map(str::to_owned)
         }
         (None, None) => None,
     };

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::certificates::Authority;
 use crate::process::{Leave, Process};
 use crate::wait_for;
 
@@ -171,6 +172,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// Speaks TLS from now on, with a certificate of this authority for `localhost` and
+    /// 127.0.0.1, and with `role` nothing else.
+    ///
+    /// # Errors
+    /// Its files cannot be written, or it does not come to speak TLS.
+    pub async fn encrypt(&self, authority: &Authority, role: &str) -> Result<()> {
+        let data = self.folder.join("postgres/data");
+        let own = authority.identity(&data, "server")?;
+        Owner::find()?.own(&own.key)?;
+        let (file, rules) = (data.join("postgresql.auto.conf"), data.join("pg_hba.conf"));
+        let settings = "ssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server.key'\n";
+        let before = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, before + settings)?;
+        let before = std::fs::read_to_string(&rules)?;
+        std::fs::write(&rules, format!("hostnossl all {role} all reject\n{before}"))?;
+        self.process.signal(Signal::HUP)?;
+        wait_for("the server to speak TLS", START_LIMIT, async || {
+            speaks_tls(self.address).await
+        })
+        .await
+    }
+
     /// Its children, which are in process groups of their own.
     fn backends(&self) -> Result<Vec<Pid>> {
         let id = self.process.id();
@@ -244,6 +267,15 @@ pub(crate) async fn accepts_logins(address: SocketAddr) -> Result<()> {
             )
         }
     }
+}
+
+/// Whether it agrees to a handshake.
+async fn speaks_tls(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+    let answer = stream.read_u8().await?;
+    ensure!(answer == b'S', "it answers {answer}");
+    Ok(())
 }
 
 /// Makes the cluster unless it is there, and gives the superuser's password.

@@ -14,9 +14,11 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, Recycli
 use postern_contract::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::errors::Fault;
+use crate::address::Address;
+use crate::errors::{Fault, described};
 
 /// Bounds of the data pool and of what runs in it.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,7 @@ const CLEANING: Duration = Duration::from_secs(2);
 /// The data cluster.
 pub(crate) struct Database {
     pool: Pool,
+    tls: MakeRustlsConnect,
     pub(crate) bounds: Bounds,
     shares: Mutex<HashMap<TenantId, Arc<Share>>>,
 }
@@ -59,12 +62,13 @@ struct Share {
 const MAX_SHARES: usize = 10_000;
 
 impl Database {
-    /// A pool of connections made as `config` says, none of them yet.
-    pub(crate) fn new(config: tokio_postgres::Config, bounds: Bounds) -> Result<Self, Fault> {
+    /// A pool of connections to this address, none of them yet.
+    pub(crate) fn new(address: Address, bounds: Bounds) -> Result<Self, Fault> {
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let manager = Manager::from_config(config, NoTls, recycling);
+        let (config, tls) = address.parts();
+        let manager = Manager::from_config(config, tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(bounds.connections)
             .create_timeout(Some(bounds.acquire))
@@ -73,6 +77,7 @@ impl Database {
             .map_err(Fault::internal)?;
         Ok(Self {
             pool,
+            tls,
             bounds,
             shares: Mutex::default(),
         })
@@ -113,6 +118,7 @@ impl Database {
         };
         Ok(Lease {
             object: Some(object),
+            tls: self.tls.clone(),
             settled: AtomicBool::new(false),
             grown: AtomicBool::new(false),
             permit,
@@ -146,17 +152,11 @@ impl Database {
     }
 }
 
-fn described(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(said) => said.message().to_owned(),
-        None => error.to_string(),
-    }
-}
-
 /// A connection in use. Dropped without [`Self::settle`], a transaction may be open on it
 /// and answers on their way.
 pub(crate) struct Lease {
     object: Option<Object>,
+    tls: MakeRustlsConnect,
     settled: AtomicBool,
     grown: AtomicBool,
     permit: Option<OwnedSemaphorePermit>,
@@ -196,7 +196,7 @@ impl Drop for Lease {
         }
         let permit = self.permit.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(clean(object, permit));
+            runtime.spawn(clean(object, self.tls.clone(), permit));
         } else {
             drop(Object::take(object));
         }
@@ -205,10 +205,10 @@ impl Drop for Lease {
 
 /// Cancels what runs, waits until it has ended, and closes the connection. Nobody says when
 /// a cancel has arrived: used again, the connection could meet it in the next request.
-async fn clean(object: Object, permit: Option<OwnedSemaphorePermit>) {
+async fn clean(object: Object, tls: MakeRustlsConnect, permit: Option<OwnedSemaphorePermit>) {
     let ended = async {
         // What cannot be cancelled ends at its statement_timeout.
-        let _ = object.cancel_token().cancel_query(NoTls).await;
+        let _ = object.cancel_token().cancel_query(tls).await;
         // An empty query is answered behind everything that was sent.
         let _ = object.batch_execute("").await;
     };

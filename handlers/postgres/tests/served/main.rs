@@ -11,6 +11,7 @@
 
 mod attacks;
 mod cases;
+mod encrypted;
 mod isolation;
 mod paging;
 mod schemas;

@@ -8,7 +8,7 @@ use crate::cases::seeded;
 use crate::support::{Served, Workspace, bounds};
 
 /// A view of the operator's that takes its time, once a row that is shown.
-async fn view(served: &Served, workspace: &Workspace, takes: &str) {
+pub async fn view(served: &Served, workspace: &Workspace, takes: &str) {
     let sql = format!(
         "CREATE VIEW slow WITH (security_invoker = true) AS SELECT id, {takes}::text AS s FROM labels WHERE id = 1; \
          GRANT SELECT ON slow TO PUBLIC"

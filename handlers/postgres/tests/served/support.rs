@@ -12,7 +12,7 @@ use postern_harness::pooler::Pooler;
 use postern_harness::ports::Port;
 use postern_harness::postgres::{Cluster, Durability};
 use postern_platform::provisioning::{Backend, Place as Provisioned, PostgresBackend};
-use postern_postgres::{Bounds, Postgres, Quotas, cluster};
+use postern_postgres::{Address, Bounds, Postgres, Quotas, cluster};
 use postern_served::{Answer, Ask, Endpoint, Place};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-const LOGIN: &str = "postern_data";
+pub const LOGIN: &str = "postern_data";
 
 /// How the family comes to PostgreSQL.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +73,18 @@ async fn cluster_url() -> &'static str {
             .await
             .unwrap();
         let url = cluster.url();
-        cluster::prepare(&url.parse().unwrap(), LOGIN, Some(b"secret"))
+        cluster::prepare(&Address::parse(&url).unwrap(), LOGIN, Some(b"secret"))
             .await
             .unwrap();
         (cluster, folder, port, url)
     };
     &CLUSTER.get_or_init(start).await.3
+}
+
+/// The same place as the data login.
+fn as_login(url: &str) -> Address {
+    let (_, place) = url.rsplit_once('@').unwrap();
+    Address::parse(&format!("postgres://{LOGIN}:secret@{place}")).unwrap()
 }
 
 /// As many tables as a test says.
@@ -143,25 +149,30 @@ impl Served {
 
     async fn made(way: Way, bounds: Bounds, tables: Option<i64>, told: bool) -> Self {
         let url = cluster_url().await;
-        let admin = PgPool::connect(url).await.unwrap();
-        let as_login = |url: &str| {
-            let mut config: tokio_postgres::Config = url.parse().unwrap();
-            config.user(LOGIN).password("secret");
-            config
-        };
         let direct = as_login(url);
-        let config = match way {
+        let pooled = match way {
             Way::Direct => direct.clone(),
             Way::Pooled => as_login(&pooler().await.url(url)),
         };
+        Self::over(url, pooled, told.then_some(direct), bounds, tables).await
+    }
+
+    /// Over any cluster, which the test's own connections reach at `url`.
+    pub async fn over(
+        url: &str,
+        pooled: Address,
+        direct: Option<Address>,
+        bounds: Bounds,
+        tables: Option<i64>,
+    ) -> Self {
+        let admin = PgPool::connect(url).await.unwrap();
         let ledger = postern_served::ledger(admin.clone(), Duration::from_secs(20));
         let cursors = postern_served::cursor_keys();
         let quotas = Arc::new(Plan(tables));
-        let family = Postgres::new(config, bounds, ledger, cursors, quotas).unwrap();
+        let family = Postgres::new(pooled, bounds, ledger, cursors, quotas).unwrap();
         let family = Arc::new(family);
         let stop = CancellationToken::new();
         let (following, ending) = (Arc::clone(&family), stop.clone());
-        let direct = told.then_some(direct);
         tokio::spawn(async move {
             let every = Duration::from_millis(300);
             following.follow(direct, every, ending).await;

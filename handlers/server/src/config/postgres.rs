@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use postern_postgres::Bounds;
+use postern_postgres::{Address, Bounds};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -102,18 +102,15 @@ impl Postgres {
     }
 
     /// How to connect as the data login.
-    pub(crate) fn cluster(&self) -> Result<tokio_postgres::Config> {
+    pub(crate) fn cluster(&self) -> Result<Address> {
         let url = secret(self.url.as_ref(), self.url_file.as_deref())?;
-        let config = parse(&url.context("url or urlFile is missing")?)?;
-        ensure!(
-            config.get_user().is_some_and(|user| !user.is_empty()),
-            "url has to name the data login"
-        );
-        Ok(config)
+        let address = parse(&url.context("url or urlFile is missing")?)?;
+        ensure!(address.user().is_some(), "url has to name the data login");
+        Ok(address)
     }
 
     /// How to connect past a pooler; none: changes of schemas are looked for.
-    pub(crate) fn direct(&self) -> Result<Option<tokio_postgres::Config>> {
+    pub(crate) fn direct(&self) -> Result<Option<Address>> {
         let url = secret(self.direct_url.as_ref(), self.direct_url_file.as_deref())?;
         match url {
             Some(url) => parse(&url).map(Some),
@@ -141,10 +138,6 @@ impl Postgres {
 }
 
 /// A URL, whose text no message repeats.
-pub(crate) fn parse(url: &SecretString) -> Result<tokio_postgres::Config> {
-    let config: Result<tokio_postgres::Config, _> = url.expose_secret().parse();
-    let mut config =
-        config.map_err(|_| anyhow::anyhow!("not of the form postgres://USER@HOST/DATABASE"))?;
-    config.application_name("postern-handlers");
-    Ok(config)
+pub(crate) fn parse(url: &SecretString) -> Result<Address> {
+    Ok(Address::parse(url.expose_secret())?)
 }

@@ -13,6 +13,7 @@ mod calls;
 mod context;
 mod directory;
 mod directory_tls;
+mod encrypted;
 mod idempotency;
 mod provisioning;
 mod resources;
