@@ -114,8 +114,10 @@ pub(crate) struct Realm {
 }
 
 fn not_found(name: &str) -> Failure {
-    let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-    Failure::new(Code::RealmNotFound, format!("there is no realm {shown}"))
+    Failure::new(
+        Code::RealmNotFound,
+        postern_contract::id::not_found("Realm", name),
+    )
 }
 
 impl Auth {
@@ -163,7 +165,10 @@ impl Auth {
         let id = call.caller.tenant().or(named).ok_or_else(|| {
             Failure::invalid_field("tenantId", "is required with a token of the platform")
         })?;
-        let no_tenant = || Failure::new(Code::TenantNotFound, format!("there is no tenant {id}"));
+        let no_tenant = || {
+            let message = postern_contract::id::not_found("Tenant", &id.to_string());
+            Failure::new(Code::TenantNotFound, message)
+        };
         if named.is_some_and(|named| !scope.reaches(named)) {
             return Err(no_tenant().denying(id.to_string()));
         }

@@ -64,10 +64,9 @@ impl UnreadBody {
 /// A workspace that is not there, or another tenant's: the two are told alike.
 #[must_use]
 pub fn no_workspace(id: &str) -> Failure {
-    let shown: String = id.chars().take(64).collect();
     Failure::new(
         Code::WorkspaceNotFound,
-        format!("there is no workspace {shown}"),
+        postern_contract::id::not_found("Workspace", id),
     )
 }
 

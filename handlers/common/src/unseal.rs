@@ -5,6 +5,7 @@
 //! when route, method and every parameter equal the sealed ones. `X-Auth-*` and
 //! whatever else a client could have set is never read.
 
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use postern_context::{Context, OpenError, OpeningKeys};
 use postern_contract::{Code, Family, Match, Params, Route, header, routes};
@@ -27,10 +28,7 @@ pub(crate) fn unseal(
 ) -> Result<Admitted, Failure> {
     let mut headers = request.headers.get_all(header::POSTERN_CONTEXT).iter();
     let (Some(sealed), None) = (headers.next(), headers.next()) else {
-        return Err(Failure::new(
-            Code::ContextInvalid,
-            "the request did not come through the gateway",
-        ));
+        return Err(unsealed("the request did not come through the gateway"));
     };
     let reading = routes().find_raw(&request.method, request.uri.path());
     let (route, params) = match reading {
@@ -81,10 +79,13 @@ fn elsewhere(keys: &OpeningKeys, sealed: &[u8], tried: Option<Family>, now_ms: u
 }
 
 fn invalid() -> Failure {
-    Failure::new(
-        Code::ContextInvalid,
-        "the request's context is not valid; send it through the gateway again",
-    )
+    unsealed("the request's context is not valid; send it through the gateway again")
+}
+
+/// A 401 names a way in (RFC 9110, 15.5.2): a token, which the gateway takes.
+fn unsealed(message: &str) -> Failure {
+    Failure::new(Code::ContextInvalid, message)
+        .with_header(WWW_AUTHENTICATE, r#"Bearer realm="postern""#)
 }
 
 fn ambiguous() -> Failure {

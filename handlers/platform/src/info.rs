@@ -11,6 +11,7 @@ use postern_common::{Call, Failure, Reply};
 use postern_contract::envelope::timestamp;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::provisioning::BackendError;
 use crate::store::{directory, plans};
@@ -33,7 +34,7 @@ pub(crate) async fn alive(_: Arc<Platform>, _: Call) -> Result<Reply, Failure> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BackendHealth {
+pub(crate) struct BackendHealth {
     name: &'static str,
     status: &'static str,
     required: bool,
@@ -56,8 +57,40 @@ async fn probe(
     }
 }
 
+/// Backends are asked at most so often, however many want to know.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What the backends said last, and when.
+pub(crate) type LastHealth = Mutex<Option<(Instant, Arc<[BackendHealth]>)>>;
+
 /// `GET /v1/platform/health`: each backend; 503 when a required one is down.
 pub(crate) async fn health(app: Arc<Platform>, _: Call) -> Result<Reply, Failure> {
+    // Whoever comes meanwhile waits for the same answers.
+    let mut last = app.health.lock().await;
+    let backends = match &*last {
+        Some((at, backends)) if at.elapsed() < FRESH => Arc::clone(backends),
+        _ => {
+            let backends = ask_backends(&app).await;
+            *last = Some((Instant::now(), Arc::clone(&backends)));
+            backends
+        }
+    };
+    drop(last);
+    let ready = backends
+        .iter()
+        .all(|backend| !backend.required || backend.status == "up");
+    let (status, text) = if ready {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    };
+    Reply::json(
+        status,
+        &json!({"status": text, "timestamp": now(), "backends": *backends}),
+    )
+}
+
+async fn ask_backends(app: &Platform) -> Arc<[BackendHealth]> {
     let control_plane = async { Ok(directory::revision(&app.pool).await.map(drop)?) }.boxed();
     let others = app
         .provisioning
@@ -73,17 +106,7 @@ pub(crate) async fn health(app: Arc<Platform>, _: Call) -> Result<Reply, Failure
         );
     let (control_plane, others) =
         tokio::join!(probe("controlPlane", true, control_plane), join_all(others));
-    let ready = control_plane.status == "up";
-    let backends: Vec<_> = std::iter::once(control_plane).chain(others).collect();
-    let (status, text) = if ready {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-    };
-    Reply::json(
-        status,
-        &json!({"status": text, "timestamp": now(), "backends": backends}),
-    )
+    std::iter::once(control_plane).chain(others).collect()
 }
 
 /// `GET /v1/platform/info`

@@ -64,6 +64,7 @@ pub struct Platform {
     purge_after_days: i32,
     about: About,
     probes: OnceLock<Vec<(&'static str, Probe)>>,
+    health: info::LastHealth,
 }
 
 impl Platform {
@@ -86,6 +87,7 @@ impl Platform {
             purge_after_days,
             about,
             probes: OnceLock::new(),
+            health: info::LastHealth::default(),
         }
     }
 

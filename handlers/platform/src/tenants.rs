@@ -24,8 +24,10 @@ use crate::{Platform, audit as trail};
 const PLATFORM_WRITERS: [&str; 2] = ["superadmin", "platform_admin"];
 
 pub(crate) fn not_found(id: &str) -> Failure {
-    let shown: String = id.chars().take(64).collect();
-    Failure::new(Code::TenantNotFound, format!("there is no tenant {shown}"))
+    Failure::new(
+        Code::TenantNotFound,
+        postern_contract::id::not_found("Tenant", id),
+    )
 }
 
 fn answer(status: StatusCode, tenant: &Tenant) -> Result<Reply, Failure> {

@@ -100,6 +100,14 @@ id!(
     AuditId "aud_"
 );
 
+/// What is told of a tenant, workspace or realm that is not there, or is another tenant's:
+/// the same by whoever tells it. Any text may come as an id.
+#[must_use]
+pub fn not_found(what: &str, id: &str) -> String {
+    let shown: String = id.chars().filter(|c| !c.is_control()).take(64).collect();
+    format!("{what} {shown} not found")
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {

@@ -244,6 +244,7 @@ pub(crate) async fn roles(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failu
     let realm = app.realm_in_path(&call).await?;
     let wanted = fields.required("roles", list_of(MAX_ROLES, role));
     fields.finish()?;
+    may_change_users(&realm.tenant)?;
     let wanted = wanted.ok_or_else(|| Failure::internal("a field that was read is missing"))?;
     let id = call.param("userId").to_owned();
     let keyed = call.keyed(&body)?;

@@ -294,18 +294,18 @@ impl Asked<'_, '_> {
     }
 
     fn no_tenant(&self, id: &str) -> Halt {
-        let id = shown(id);
+        let message = postern_contract::id::not_found("Tenant", id);
         self.deny(
-            Reply::refuse(Code::TenantNotFound, format!("tenant {id} not found")),
-            Some(&id),
+            Reply::refuse(Code::TenantNotFound, message),
+            Some(&shown(id)),
         )
     }
 
     fn no_workspace(&self, id: &str) -> Halt {
-        let id = shown(id);
+        let message = postern_contract::id::not_found("Workspace", id);
         self.deny(
-            Reply::refuse(Code::WorkspaceNotFound, format!("workspace {id} not found")),
-            Some(&id),
+            Reply::refuse(Code::WorkspaceNotFound, message),
+            Some(&shown(id)),
         )
     }
 
@@ -322,7 +322,7 @@ impl Asked<'_, '_> {
 /// What IAM routes ask of a plan.
 const IDENTITY: &str = "identity";
 
-/// An id from a path for a message or the audit trail, where any text may come.
+/// An id from a path for the audit trail, where any text may come.
 fn shown(id: &str) -> String {
     id.chars().filter(|c| !c.is_control()).take(64).collect()
 }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use client::Life;
 use faults::{Done, lane};
-use plan::{Action, OF_PROCESSES, OF_REDIS, OF_STORES, Schedule};
+use plan::{Action, OF_CLAIMS, OF_PROCESSES, OF_REDIS, OF_STORES, Schedule};
 use verdict::{Broken, judge};
 use world::{Claims, Records, World};
 
@@ -168,7 +168,11 @@ async fn storm(seed: u64, claims: Claims, records: Records, aim: Aim) -> Result<
             tokio::spawn(clients.live())
         })
         .collect();
-    let mut kinds = OF_STORES.to_vec();
+    let mut kinds = match records {
+        Records::On => OF_STORES.to_vec(),
+        // What is to be found is what claims alone do not hold.
+        Records::Off => OF_CLAIMS.to_vec(),
+    };
     if claims == Claims::Redis {
         kinds.extend(OF_REDIS);
     }

@@ -109,6 +109,13 @@ pub(super) const OF_STORES: [Fault; 10] = [
     Fault::ClaimsCut,
 ];
 
+/// Of claims alone.
+pub(super) const OF_CLAIMS: [Fault; 3] = [
+    Fault::ClaimsEmptied,
+    Fault::ClaimsCut,
+    Fault::ClaimsSwallowed,
+];
+
 /// Where claims are in Redis.
 pub(super) const OF_REDIS: [Fault; 2] = [Fault::RedisKilled, Fault::RedisPaused];
 
