@@ -123,13 +123,13 @@ pub struct LimitsConfig {
     /// How long the rest of a frame may take to arrive or to be taken. A connection
     /// may be idle between frames for any time.
     pub frame_ms: u64,
-    /// How long a chain may take, round trips included; then the client gets 503
+    /// How long a chain may take, round trips included; then the client gets 504
     /// `BACKEND_UNAVAILABLE`. The gateway gives up after 60 s.
     pub chain_ms: u64,
     /// Requests that wait at once, for a store, the directory or an issuer. Further ones
     /// that would have to are refused: 503 `BACKEND_UNAVAILABLE`.
     pub waiting: usize,
-    /// Configurations kept at once. Beyond it the one not used for longest is
+    /// Configurations kept at once. Beyond it the one prepared longest ago is
     /// forgotten; the gateway prepares it again when it is asked for.
     pub configurations: usize,
     /// Bytes of one route's `conf`; a longer one is a misconfigured route.

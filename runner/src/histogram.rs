@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds in nanoseconds; one more bucket takes the rest.
-const BOUNDS: [u64; 12] = [
+const BOUNDS: [u64; 13] = [
     2_000,
     5_000,
     10_000,
@@ -17,6 +17,7 @@ const BOUNDS: [u64; 12] = [
     100_000,
     1_000_000,
     5_000_000,
+    10_000_000,
     25_000_000,
     100_000_000,
     1_000_000_000,

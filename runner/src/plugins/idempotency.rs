@@ -289,15 +289,11 @@ async fn own_fingerprint(request: &mut Request<'_>) -> Option<[u8; 32]> {
     Some(print(request, route, params).fingerprint(&sha256(&body.unwrap_or_default())))
 }
 
-/// `None`: unknown.
+/// `None`: unknown. Without the header there may be a body all the same: in chunks, or
+/// over HTTP/2, where none has to be announced.
 fn announced_length(request: &Request<'_>) -> Option<usize> {
-    if request.header("transfer-encoding").is_some() {
-        return None;
-    }
-    match request.header("content-length") {
-        Some(length) => std::str::from_utf8(length).ok()?.parse().ok(),
-        None => Some(0),
-    }
+    let length = request.header("content-length")?;
+    std::str::from_utf8(length).ok()?.parse().ok()
 }
 
 fn print<'r>(request: &'r Request<'_>, route: &'r Route, params: &Params<'r>) -> Print<'r> {
@@ -336,4 +332,58 @@ fn replayed(
 fn in_progress() -> Reply {
     let message = "a request with this Idempotency-Key is running: retry with the same key";
     Reply::refuse(Code::IdempotencyInProgress, message).with_header("Retry-After", "1")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::Registry;
+    use crate::testkit::{self, Simulated};
+
+    /// Says whether a request can be compared here.
+    struct Compare;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct CompareConfig {}
+
+    impl Plugin for Compare {
+        const NAME: &'static str = "compare";
+        type Config = CompareConfig;
+
+        async fn on_request(&self, _: &CompareConfig, request: &mut Request<'_>) -> Flow {
+            let own = own_fingerprint(request).await;
+            let shown = own.map_or("the handler compares".to_owned(), |own| format!("{own:?}"));
+            request.set_header("x-compared", shown);
+            Flow::Next
+        }
+    }
+
+    async fn compared(request: Simulated) -> String {
+        let registry = Registry::new().with(Compare);
+        let chain = registry.chain([("compare", "{}")]).unwrap();
+        let outcome = request.judge(&chain).await;
+        outcome.upstream_header("x-compared").unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn only_what_is_announced_is_compared_here() {
+        let with = |body: &str| testkit::request("POST", "/v1/tenants").body(body);
+        let announced = |body: &str| with(body).header("Content-Length", body.len().to_string());
+        let (own, none) = (
+            compared(announced("{}")).await,
+            compared(announced("")).await,
+        );
+        assert_ne!(own, none);
+        let unknown = "the handler compares";
+        assert!(own != unknown && none != unknown, "{own} {none}");
+        // As HTTP/2 may bring it, and chunks.
+        for request in [
+            with("{}"),
+            with("{}").header("Transfer-Encoding", "chunked"),
+            with("{}").header("Content-Length", (MAX_BODY + 1).to_string()),
+        ] {
+            assert_eq!(compared(request).await, unknown);
+        }
+    }
 }

@@ -39,6 +39,9 @@ const SOON: Duration = Duration::from_secs(15);
 const REFRESH: Duration = Duration::from_secs(2);
 /// `fetch.graceSeconds`.
 const GRACE: Duration = Duration::from_secs(2);
+/// `fetch.waitMs`: while one test rotates keys another has Keycloak make some, and its
+/// answers take long.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// What the tests share.
 struct World {
@@ -89,6 +92,7 @@ impl World {
                 "unknownKeyMs": 300,
                 "unknownKeySeconds": 1,
                 "unknownIssuerSeconds": 1,
+                "waitMs": WAIT.as_millis(),
             }),
         )
         .await?;

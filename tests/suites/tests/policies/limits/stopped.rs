@@ -13,11 +13,11 @@ const CALLER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const CONNECTIONS: u8 = 8;
 const CALLS: u32 = 250;
 
-/// Calls that were answered within 5 ms, and all.
+/// Calls that were answered within 10 ms, and all.
 async fn answered(runner: &Runner) -> Result<(f64, f64)> {
     Ok((
         runner
-            .metric("postern_call_duration_seconds_bucket{le=\"0.005\"}")
+            .metric("postern_call_duration_seconds_bucket{le=\"0.01\"}")
             .await?,
         runner.metric("postern_call_duration_seconds_count").await?,
     ))
@@ -43,12 +43,12 @@ async fn decisions_come_within_10_ms_all_the_same() -> Result<()> {
     );
     let after = answered(&runner).await?;
     let (soon, all) = (after.0 - before.0, after.1 - before.1);
-    println!("{soon} of {all} within 5 ms");
+    println!("{soon} of {all} within 10 ms");
     ensure!(
         all >= f64::from(CALLS) * f64::from(CONNECTIONS),
         "{all} were counted"
     );
-    ensure!(soon >= 0.99 * all, "{soon} of {all} within 5 ms");
+    ensure!(soon >= 0.99 * all, "{soon} of {all} within 10 ms");
     Ok(())
 }
 
