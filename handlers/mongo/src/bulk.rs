@@ -9,9 +9,10 @@ use mongodb::{ClientSession, Collection};
 use postern_common::{Call, Failure, Reply};
 use serde_json::{Value, json};
 
+use crate::body;
 use crate::family::{Mongo, Place};
+use crate::store::Needs;
 use crate::wall::{At, Budget, Filter, Refused, Update, document};
-use crate::{body, collections};
 
 const MAX_OPERATIONS: usize = 1_000;
 const KINDS: &str = "insertOne, updateOne, updateMany, deleteOne, deleteMany or replaceOne";
@@ -55,14 +56,13 @@ pub(crate) async fn bulk(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
         Operation::Delete { .. } => false,
     });
     let name = collection.name().to_owned();
-    let made = if inserts {
-        collections::make_missing(&app, &place, &name).await?
+    let needs = if inserts {
+        Needs::Room(name)
     } else {
-        place.need(&name).await?;
-        false
+        Needs::There(name)
     };
     let wall = place.clone();
-    let ended = app.mutate(&call, &place, &sent, None, move |session| {
+    app.mutate(&call, &place, &sent, needs, None, move |session| {
         let (operations, collection, place) =
             (Arc::clone(&operations), collection.clone(), wall.clone());
         Box::pin(async move {
@@ -73,8 +73,8 @@ pub(crate) async fn bulk(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
             }
             Reply::json(StatusCode::OK, &json!({ "data": results }))
         })
-    });
-    collections::settled(&app, &place, &name, made, ended.await).await
+    })
+    .await
 }
 
 /// Says which operation failed; the others were undone.

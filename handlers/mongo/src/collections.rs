@@ -1,21 +1,21 @@
 //! `/v1/mongo/:workspaceId/collections`: within the tenant's plan.
 //!
-//! No transaction takes what is done here. So it is `started` first (the ledger's record,
-//! in the control-plane database), then done in steps that can be repeated; a retry after
-//! a crash goes by the names.
+//! The record of what is done here is the control plane's, so it is `started` first, then
+//! done so that it can be repeated: a mark in the workspace's database says what was done
+//! under the key. A collection is made with its indexes and its mark in one transaction; one
+//! that is dropped is marked first, by its own id, so that no repetition drops what others
+//! have made anew under the name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use http::header::LOCATION;
-use mongodb::IndexModel;
-use mongodb::options::IndexOptions;
-use postern_common::idempotency::{Attempt, Effect};
+use mongodb::options::{IndexOptions, ReadConcern, ReturnDocument};
+use mongodb::{ClientSession, IndexModel};
+use postern_common::idempotency::{Attempt, Effect, Keyed};
 use postern_common::page::Page;
 use postern_common::{Call, Failure, Reply};
 use postern_contract::Code;
@@ -23,12 +23,18 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::body;
-use crate::failure::{failure, is_refusal, is_there_already};
+use crate::failure::{failure, number};
 use crate::family::{Mongo, Place};
+use crate::read::Session;
 use crate::retry;
+use crate::store::{begin, binary, commit, expires_at, records};
 use crate::turns::Turn;
 use crate::validator::{self, Index};
 use crate::wall::{At, RESERVED_COLLECTION, collection};
+
+/// What the server says of a collection that is not there, or not with this id:
+/// `NamespaceNotFound`, `CollectionUUIDMismatch`.
+const GONE: [i32; 2] = [26, 361];
 
 /// Views that credentials read begin so; one a collection.
 pub(crate) const VIEWS: &str = "postern.read.";
@@ -65,11 +71,43 @@ pub(crate) async fn list(app: Arc<Mongo>, call: Call) -> Result<Reply, Failure> 
     page.answer(rows, &app.cursors, &label, name)
 }
 
-/// A collection that is to be made.
-struct New {
+/// What is to be done to a collection, under a key.
+struct Step {
     app: Arc<Mongo>,
     place: Place,
     name: String,
+    /// The key's scope; without a key the request's own.
+    mark: Vec<u8>,
+}
+
+impl Step {
+    fn new(app: &Arc<Mongo>, place: Place, name: String, keyed: Option<&Keyed>) -> Self {
+        let mark = keyed.map_or_else(
+            || rand::random::<[u8; 32]>().to_vec(),
+            |keyed| keyed.scope.to_vec(),
+        );
+        Self {
+            app: Arc::clone(app),
+            place,
+            name,
+            mark,
+        }
+    }
+
+    /// The name of what says that this was done: no record has such a one.
+    fn mark(&self, done: &str) -> Document {
+        doc! { "_id": { done: binary(&self.mark) } }
+    }
+
+    async fn marked(&self, done: &str) -> Result<Option<Document>, Failure> {
+        let marks = records(&self.place.database);
+        marks.find_one(self.mark(done)).await.map_err(failure)
+    }
+}
+
+/// A collection that is to be made.
+struct New {
+    step: Step,
     validator: Option<Document>,
     indexes: Vec<Index>,
 }
@@ -106,9 +144,7 @@ pub(crate) async fn create(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
         .transpose()?;
     let keyed = call.keyed(&sent)?;
     let new = New {
-        app: Arc::clone(&app),
-        place,
-        name,
+        step: Step::new(&app, place, name, keyed.as_ref()),
         validator,
         indexes: indexes.unwrap_or_default(),
     };
@@ -117,42 +153,73 @@ pub(crate) async fn create(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
         .await
 }
 
+/// The mark of a collection that was made.
+const MADE: &str = "made";
+
 impl New {
-    async fn make(&self, attempt: Attempt) -> Result<Reply, Failure> {
-        let made = make(&self.app, &self.place, &self.name, self.validator.clone()).await?;
-        // After a crash it may be there already, by the same key's hand: then it is as asked for.
-        let ours = made || attempt == Attempt::Again && self.is_as_asked().await?;
-        if !ours {
-            let message = format!("there is a collection {} already", self.name);
-            return Err(Failure::new(Code::DuplicateKey, message));
-        }
-        let models: Vec<IndexModel> = self.indexes.iter().map(model).collect();
-        if !models.is_empty() {
-            let collection = self.place.database.collection::<Document>(&self.name);
-            let indexes = collection.create_indexes(models);
-            if let Err(error) = indexes.max_time(self.app.bounds.max_time).await {
-                if is_refusal(&error) {
-                    unmake(&self.app, &self.place, &self.name).await?;
+    async fn make(&self) -> Result<Reply, Failure> {
+        let Step {
+            app, place, name, ..
+        } = &self.step;
+        match room(app, place, name).await? {
+            Some(room) => {
+                let mut session = Session::start(&app.client).await?;
+                let made = self.in_transaction(session.open()?).await;
+                // One that was given up in the middle is ended on the server with its session.
+                if made.as_ref().err().map(Failure::code) != Some(Code::StatementTimeout) {
+                    session.done();
                 }
-                return Err(failure(error));
+                made?;
+                room.taken(app, place).await;
+            }
+            // By this key, before its answer was lost?
+            None if self.step.marked(MADE).await?.is_some() => {}
+            None => {
+                let message = format!("there is a collection {name} already");
+                return Err(Failure::new(Code::DuplicateKey, message));
             }
         }
         let made = json!({
-            "name": self.name,
+            "name": name,
             "validator": self.validator.as_ref().map(validator::shown),
             "indexes": self.indexes.iter().map(Index::shown).collect::<Vec<_>>(),
         });
-        let location = format!(
-            "/v1/mongo/{}/collections/{}/documents",
-            self.place.workspace, self.name
-        );
+        let location = format!("/v1/mongo/{}/collections/{name}", place.workspace);
         Ok(Reply::json(StatusCode::CREATED, &made)?.with_header(LOCATION, &location))
     }
 
-    /// Whether the collection that is there has this validator.
-    async fn is_as_asked(&self) -> Result<bool, Failure> {
-        let there = self.place.specification(&self.name).await?;
-        Ok(there.is_some_and(|there| there.options.validator == self.validator))
+    async fn in_transaction(&self, session: &mut ClientSession) -> Result<(), Failure> {
+        let place = &self.step.place;
+        // The server makes collections in transactions with this concern only.
+        begin(session, ReadConcern::local(), place.max_time).await?;
+        let ended = async {
+            let mut mark = self.step.mark(MADE);
+            mark.insert("expiresAt", expires_at());
+            let marks = records(&place.database);
+            let mark = marks.insert_one(mark).session(&mut *session);
+            place.timed(mark).await?;
+            let create = place.database.create_collection(&self.step.name);
+            let create = match &self.validator {
+                Some(validator) => create.validator(validator.clone()),
+                None => create,
+            };
+            place.timed(create.session(&mut *session)).await?;
+            let models: Vec<IndexModel> = self.indexes.iter().map(model).collect();
+            if !models.is_empty() {
+                let collection = place.database.collection::<Document>(&self.step.name);
+                let indexes = collection.create_indexes(models);
+                place.timed(indexes.session(&mut *session)).await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        if let Err(failure) = ended.await {
+            if failure.code() != Code::StatementTimeout {
+                // The session's end would do it too, but later.
+                let _ = session.abort_transaction().await;
+            }
+            return Err(failure);
+        }
+        commit(session).await
     }
 }
 
@@ -169,8 +236,8 @@ fn model(index: &Index) -> IndexModel {
 }
 
 impl Effect for New {
-    fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(repeated(attempt, |attempt| self.make(attempt)))
+    fn bring_about(&self, _: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
+        Box::pin(retry::read(|| self.make()))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {
@@ -179,11 +246,7 @@ impl Effect for New {
 }
 
 /// A collection that is to go.
-struct Drop {
-    app: Arc<Mongo>,
-    place: Place,
-    name: String,
-}
+struct Drop(Step);
 
 /// `DELETE collections/:col`, with all its documents.
 pub(crate) async fn drop(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failure> {
@@ -192,19 +255,15 @@ pub(crate) async fn drop(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failu
     call.query()?.finish()?;
     let sent = call.body().await?;
     let keyed = call.keyed(&sent)?;
-    let gone = Drop {
-        app: Arc::clone(&app),
-        place,
-        name,
-    };
+    let gone = Drop(Step::new(&app, place, name, keyed.as_ref()));
     app.ledger
         .run_outside(keyed, call.caller.correlation_id(), gone)
         .await
 }
 
 impl Effect for Drop {
-    fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(repeated(attempt, |attempt| self.carry_out(attempt)))
+    fn bring_about(&self, _: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
+        Box::pin(retry::read(|| self.carry_out()))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {
@@ -212,80 +271,102 @@ impl Effect for Drop {
     }
 }
 
+/// The mark of a collection that is dropped, with its id.
+const DROPPED: &str = "dropped";
+
 impl Drop {
-    async fn carry_out(&self, attempt: Attempt) -> Result<Reply, Failure> {
-        // After a crash it may be gone already, by the same key's hand.
-        if attempt == Attempt::First {
-            self.place.need(&self.name).await?;
-        }
-        let turn = turn(&self.app, &self.place).await?;
-        self.app
-            .known
-            .remove(&self.place.database, &self.name)
-            .await;
-        for name in [format!("{VIEWS}{}", self.name), self.name.clone()] {
-            self.place
-                .database
-                .collection::<Document>(&name)
-                .drop()
-                .await
-                .map_err(failure)?;
+    async fn carry_out(&self) -> Result<Reply, Failure> {
+        let Step {
+            app, place, name, ..
+        } = &self.0;
+        let id = self.id().await?;
+        let turn = turn(app, place).await?;
+        app.known.remove(&place.database, name).await;
+        let view = format!("{VIEWS}{name}");
+        let view = place.database.collection::<Document>(&view);
+        view.drop().await.map_err(failure)?;
+        let drop = doc! { "drop": name, "collectionUUID": id, "writeConcern": { "w": "majority", "j": true } };
+        match place.database.run_command(drop).await {
+            // It is gone, by this key's hand or another's.
+            Err(error) if !number(&error).is_some_and(|code| GONE.contains(&code)) => {
+                return Err(failure(error));
+            }
+            Ok(answer) if answer.contains_key("writeConcernError") => {
+                let message = "whether the collection is gone for good is not known; retry with the same Idempotency-Key";
+                return Err(Failure::new(Code::BackendUnavailable, message));
+            }
+            _ => {}
         }
         // Once more: an insert meanwhile may have found it there.
-        self.app
-            .known
-            .remove(&self.place.database, &self.name)
-            .await;
-        turn.used(used(&self.app, &self.place).await?).await;
+        app.known.remove(&place.database, name).await;
+        turn.used(used(app, place).await?).await;
         Reply::json(StatusCode::OK, &json!({ "deleted": 1 }))
+    }
+
+    /// The server's id of the collection that the key drops: of the one that was there first.
+    async fn id(&self) -> Result<Bson, Failure> {
+        let place = &self.0.place;
+        let dropped = match self.0.marked(DROPPED).await? {
+            Some(dropped) => dropped,
+            None => {
+                let there = place.need(&self.0.name).await?;
+                let id = there.info.uuid.map(Bson::Binary);
+                let marks = records(&place.database);
+                let fields = doc! { "collection": id, "expiresAt": expires_at() };
+                marks
+                    .find_one_and_update(self.0.mark(DROPPED), doc! { "$setOnInsert": fields })
+                    .upsert(true)
+                    .return_document(ReturnDocument::After)
+                    .await
+                    .map_err(failure)?
+                    .unwrap_or_default()
+            }
+        };
+        let id = dropped.get("collection").cloned();
+        id.ok_or_else(|| Failure::internal("a collection without an id"))
     }
 }
 
-/// Brings something about that is reconciled by name: where the server was away in the
-/// middle of it, it is looked at and gone on with.
-pub(crate) async fn repeated<F>(
-    attempt: Attempt,
-    bring_about: impl Fn(Attempt) -> F,
-) -> Result<Reply, Failure>
-where
-    F: Future<Output = Result<Reply, Failure>>,
-{
-    let begun = AtomicBool::new(attempt == Attempt::Again);
-    let next = || match begun.swap(true, Ordering::Relaxed) {
-        true => Attempt::Again,
-        false => Attempt::First,
-    };
-    retry::read(|| bring_about(next())).await
-}
-
-/// Makes a collection that is not there yet, if the plan has room for one more; whether it
-/// was made.
+/// Whether a collection has to be made.
 ///
 /// # Errors
-/// `QUOTA_EXCEEDED`; the server's.
-pub(crate) async fn make_missing(app: &Mongo, place: &Place, name: &str) -> Result<bool, Failure> {
+/// The server's.
+pub(crate) async fn is_missing(app: &Mongo, place: &Place, name: &str) -> Result<bool, Failure> {
     if app.known.holds(&place.database, name) {
         return Ok(false);
     }
-    let made = retry::read(|| async {
-        Ok(!place.has(name).await? && make(app, place, name, None).await?)
-    });
-    let made = made.await?;
-    app.known.add(&place.database, name).await;
-    Ok(made)
+    let there = place.has(name).await?;
+    if there {
+        app.known.add(&place.database, name).await;
+    }
+    Ok(!there)
 }
 
-/// Makes a collection, if the plan has room for one more; `false`: it is there.
-async fn make(
-    app: &Mongo,
-    place: &Place,
-    name: &str,
-    validator: Option<Document>,
-) -> Result<bool, Failure> {
+/// Room for one more collection. It is kept for as long as this is, so what makes the
+/// collection is committed before.
+pub(crate) struct Room {
+    turn: Turn,
+    name: String,
+    used: i64,
+}
+
+impl Room {
+    /// The collection is there now.
+    pub(crate) async fn taken(self, app: &Mongo, place: &Place) {
+        app.known.add(&place.database, &self.name).await;
+        self.turn.used(self.used.saturating_add(1)).await;
+    }
+}
+
+/// Room for a collection, if the plan has it; none: the collection is there.
+///
+/// # Errors
+/// `QUOTA_EXCEEDED`; the turn did not come; the server's.
+pub(crate) async fn room(app: &Mongo, place: &Place, name: &str) -> Result<Option<Room>, Failure> {
     let turn = turn(app, place).await?;
     // Somebody may have made it while we waited.
     if place.has(name).await? {
-        return Ok(false);
+        return Ok(None);
     }
     let used = used(app, place).await?;
     if let Some(limit) = turn.limit()
@@ -294,88 +375,15 @@ async fn make(
         let message = format!("the plan's {limit} collections are used up");
         return Err(Failure::new(Code::QuotaExceeded, message));
     }
-    let create = place.database.create_collection(name);
-    let create = match validator {
-        Some(validator) => create.validator(validator),
-        None => create,
-    };
-    match create.await {
-        Err(error) if is_there_already(&error) => return Ok(false),
-        Err(error) => return Err(failure(error)),
-        Ok(()) => {}
-    }
-    turn.used(used.saturating_add(1)).await;
-    Ok(true)
+    Ok(Some(Room {
+        turn,
+        name: name.to_owned(),
+        used,
+    }))
 }
 
 async fn turn(app: &Mongo, place: &Place) -> Result<Turn, Failure> {
     app.turns.wait(place.tenant, &*app.quotas).await
-}
-
-/// How a change ended that had to make its collection first: one that was refused leaves
-/// none behind. Where its outcome is open the collection stays.
-pub(crate) async fn settled(
-    app: &Arc<Mongo>,
-    place: &Place,
-    name: &str,
-    made: bool,
-    ended: Result<Reply, Failure>,
-) -> Result<Reply, Failure> {
-    let refused = match &ended {
-        Ok(reply) => !reply.status.is_success(),
-        Err(failure) => failure.verdict().status < 500,
-    };
-    if made
-        && refused
-        && let Err(error) = unmake(app, place, name).await
-    {
-        tracing::info!(%error, "an empty collection stays after a refused change");
-    }
-    ended
-}
-
-/// Takes back a collection that a request made and then was refused. What others wrote
-/// into it meanwhile stays.
-///
-/// # Errors
-/// The server's.
-pub(crate) async fn unmake(app: &Arc<Mongo>, place: &Place, name: &str) -> Result<(), Failure> {
-    let (app, place, name) = (Arc::clone(app), place.clone(), name.to_owned());
-    // In a task: who leaves in the middle would leave what others wrote aside.
-    let task = tokio::spawn(async move { take_back(&app, &place, &name).await });
-    task.await.map_err(Failure::internal)?
-}
-
-/// No command drops a collection only if it is empty. So it gets another name first, which
-/// waits for whoever is writing; then nobody finds it, and what it holds can be looked at.
-async fn take_back(app: &Mongo, place: &Place, name: &str) -> Result<(), Failure> {
-    let turn = turn(app, place).await?;
-    let collection = |name: &str| place.database.collection::<Document>(name);
-    let is_empty = async |name: &str| {
-        let first = collection(name).find_one(doc! {}).await;
-        first.map(|first| first.is_none()).map_err(failure)
-    };
-    if !is_empty(name).await? {
-        return Ok(());
-    }
-    app.known.remove(&place.database, name).await;
-    let aside = format!("{RESERVED_COLLECTION}.refused.{}", ObjectId::new());
-    let full = |name: &str| format!("{}.{name}", place.database.name());
-    let limit = i64::try_from(place.max_time.as_millis()).unwrap_or(i64::MAX);
-    let rename = doc! { "renameCollection": full(name), "to": full(&aside), "maxTimeMS": limit };
-    let admin = app.client.database("admin");
-    admin.run_command(rename).await.map_err(failure)?;
-    app.known.remove(&place.database, name).await;
-    if !is_empty(&aside).await? {
-        let back = doc! { "$merge": { "into": name, "whenMatched": "keepExisting" } };
-        collection(&aside)
-            .aggregate([back])
-            .await
-            .map_err(failure)?;
-    }
-    collection(&aside).drop().await.map_err(failure)?;
-    turn.used(used(app, place).await?).await;
-    Ok(())
 }
 
 /// How many collections the tenant has, in all its workspaces; ours are not counted.

@@ -20,9 +20,10 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::body;
-use crate::collections::{VIEWS, repeated};
+use crate::collections::VIEWS;
 use crate::failure::{failure, is_there_already, number};
 use crate::family::{Mongo, Place};
+use crate::retry;
 use crate::store::HOME;
 use crate::wall::{At, Refused, barrier, collection};
 
@@ -205,8 +206,8 @@ impl New {
 }
 
 impl Effect for New {
-    fn bring_about(&self, attempt: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
-        Box::pin(repeated(attempt, |_| self.make()))
+    fn bring_about(&self, _: Attempt) -> BoxFuture<'_, Result<Reply, Failure>> {
+        Box::pin(retry::read(|| self.make()))
     }
 
     fn note<'t>(&'t self, _: &'t mut PgConnection) -> BoxFuture<'t, Result<(), Failure>> {

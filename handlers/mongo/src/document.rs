@@ -17,13 +17,13 @@ use postern_common::{Call, Failure, Reply};
 
 use crate::arguments::form;
 use crate::body;
-use crate::collections;
 use crate::failure::failure;
 use crate::family::{Mongo, Place};
 use crate::merge;
 use crate::read::no_document;
 use crate::render::{self, Form};
 use crate::retry;
+use crate::store::Needs;
 use crate::wall::{At, Budget, Update, document, id};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -157,11 +157,13 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
     fields.remove("_id");
     let whole = Arc::new(target.place.wall.mark(fields));
     let (place, if_match) = (target.place.clone(), call.if_match());
-    let name = target.collection.name().to_owned();
     // A document that is not there has no validator that could match.
     let upsert = upsert && !if_match.is_present();
-    let made = upsert && collections::make_missing(&app, &place, &name).await?;
-    let ended = app.mutate(&call, &place, &sent, None, move |session| {
+    let needs = match upsert {
+        true => Needs::Room(target.collection.name().to_owned()),
+        false => Needs::Nothing,
+    };
+    app.mutate(&call, &place, &sent, needs, None, move |session| {
         let (target, whole, if_match) = (target.clone(), Arc::clone(&whole), if_match.clone());
         Box::pin(async move {
             target.check(session, &if_match).await?;
@@ -185,8 +187,8 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
             let raw = RawDocumentBuf::from_document(&document).map_err(Failure::internal)?;
             answer(status, &raw, form)
         })
-    });
-    collections::settled(&app, &place, &name, made, ended.await).await
+    })
+    .await
 }
 
 /// `PATCH`: operators, or fields that are set; or a merge patch (RFC 7396).
@@ -209,7 +211,7 @@ pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
         Change::Operators(update)
     });
     let (place, if_match) = (target.place.clone(), call.if_match());
-    app.mutate(&call, &place, &sent, None, move |session| {
+    app.mutate(&call, &place, &sent, Needs::Nothing, None, move |session| {
         let (target, change, if_match) = (target.clone(), Arc::clone(&change), if_match.clone());
         Box::pin(async move {
             let update = match &*change {
@@ -253,7 +255,8 @@ pub(crate) async fn delete(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
     let sent = call.body().await?;
     let (place, if_match) = (target.place.clone(), call.if_match());
     let reply = Reply::json(StatusCode::OK, &serde_json::json!({ "deleted": 1 }))?;
-    app.mutate(&call, &place, &sent, Some(reply.clone()), move |session| {
+    let (needs, told) = (Needs::Nothing, reply.clone());
+    app.mutate(&call, &place, &sent, needs, Some(told), move |session| {
         let (target, if_match, reply) = (target.clone(), if_match.clone(), reply.clone());
         Box::pin(async move {
             target.check(session, &if_match).await?;

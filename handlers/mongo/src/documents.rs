@@ -19,8 +19,9 @@ use crate::failure::failure_in;
 use crate::family::{Mongo, Place};
 use crate::read::{Asked, Reading, Session};
 use crate::render::{self, Form};
+use crate::store::Needs;
 use crate::wall::{At, Projection, Sort, TENANT, WORKSPACE, document};
-use crate::{body, collections, keyset, retry};
+use crate::{body, keyset, retry};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Documents in one insert.
@@ -228,9 +229,7 @@ pub(crate) async fn insert(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
     query.finish()?;
     let (sent, value) = body::read(&mut call).await?;
     let documents = Arc::new(inserted(&place, value)?);
-    // Outside the transaction: one that makes a collection locks the whole database.
     let name = collection.name().to_owned();
-    let made = collections::make_missing(&app, &place, &name).await?;
     let location = match documents.as_slice() {
         [only] => only.get("_id").and_then(id_text).map(|id| {
             let workspace = place.workspace;
@@ -240,8 +239,8 @@ pub(crate) async fn insert(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
     };
     // What is answered is known before: the record is written once, with its outcome.
     let reply = created(&documents, form, location)?;
-    let here = place.clone();
-    let ended = app.mutate(&call, &place, &sent, Some(reply.clone()), move |session| {
+    let (here, needs, told) = (place.clone(), Needs::Room(name), reply.clone());
+    app.mutate(&call, &place, &sent, needs, Some(told), move |session| {
         let (documents, collection) = (Arc::clone(&documents), collection.clone());
         let (reply, place) = (reply.clone(), here.clone());
         Box::pin(async move {
@@ -249,8 +248,8 @@ pub(crate) async fn insert(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
             place.timed(insert.session(session)).await?;
             Ok(reply)
         })
-    });
-    collections::settled(&app, &place, &name, made, ended.await).await
+    })
+    .await
 }
 
 /// The documents of an insert, checked and marked.

@@ -118,11 +118,6 @@ pub(crate) fn too_slow() -> Failure {
     )
 }
 
-/// Whether a server refused what the client sent: it is the same on every server.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    matches!(meaning(error), Meaning::Input | Meaning::Duplicate)
-}
-
 fn meaning(error: &Error) -> Meaning {
     let labelled = [TRANSIENT_TRANSACTION_ERROR, RETRYABLE_WRITE_ERROR]
         .iter()

@@ -15,7 +15,8 @@ use postern_common::{Call, Failure, Reply, Router};
 use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::failure::{failure, too_slow};
-use crate::store::{self, KeptBytes, Known, Work};
+use crate::remembered::{KeptBytes, Known};
+use crate::store::{self, Needs, Work};
 use crate::turns::Turns;
 use crate::wall::{Wall, collection};
 use crate::{aggregate, bulk, collections, credentials, document, documents};
@@ -55,7 +56,7 @@ pub struct Mongo {
     pub(crate) quotas: Arc<dyn Quotas>,
     pub(crate) known: Known,
     pub(crate) turns: Turns,
-    kept: KeptBytes,
+    pub(crate) kept: KeptBytes,
 }
 
 /// Where a request works: its workspace's database, behind the wall.
@@ -124,25 +125,17 @@ impl Mongo {
     /// Carries out a mutation at most once a key, in a task that outlives the client.
     /// `foreseen` is what it answers if nothing is in its way, where that is known.
     pub(crate) async fn mutate(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         place: &Place,
         body: &[u8],
+        needs: Needs,
         foreseen: Option<Reply>,
         work: impl Work,
     ) -> Result<Reply, Failure> {
         let keyed = call.keyed(body)?;
         let correlation_id = call.caller.correlation_id();
-        store::mutate(
-            &self.ledger,
-            &self.kept,
-            place,
-            keyed,
-            correlation_id,
-            foreseen,
-            work,
-        )
-        .await
+        store::mutate(self, place, keyed, correlation_id, needs, foreseen, work).await
     }
 }
 
@@ -188,15 +181,13 @@ impl Place {
     }
 
     /// Refuses a request to a collection that is not there.
-    pub(crate) async fn need(&self, name: &str) -> Result<(), Failure> {
-        if self.has(name).await? {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Code::CollectionNotFound,
-            format!(
+    pub(crate) async fn need(&self, name: &str) -> Result<CollectionSpecification, Failure> {
+        let there = self.specification(name).await?;
+        there.ok_or_else(|| {
+            let message = format!(
                 "there is no collection {name}; the first insert makes it, or POST …/collections"
-            ),
-        ))
+            );
+            Failure::new(Code::CollectionNotFound, message)
+        })
     }
 }

@@ -12,6 +12,7 @@
 //! | [`merge`] | a merge patch over a document |
 //! | [`read`], [`render`] | the server's documents → the body |
 //! | [`store`] | record and effect in one transaction |
+//! | [`remembered`] | what the server said a moment ago |
 //! | [`retry`] | a server that is away is asked again |
 //! | [`failure`](mod@failure) | what the server refuses → what the client is told |
 
@@ -28,6 +29,7 @@ mod family;
 mod keyset;
 mod merge;
 mod read;
+mod remembered;
 mod render;
 mod retry;
 mod store;

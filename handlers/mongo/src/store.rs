@@ -8,7 +8,10 @@
 //! Where the answer is known before the effect (an insert, a delete) the record is
 //! inserted with its outcome, and a round trip less is made.
 //!
-//! The insert comes first: who comes second with the same key meets a write conflict
+//! A collection that is missing comes to be with its first document, in the same
+//! transaction: what is refused leaves none, and nothing has to be taken back.
+//!
+//! The insert of the record comes first: who comes second with the same key meets a write conflict
 //! while the first works, and a duplicate once it has committed. A refusal that is
 //! kept aborts the effect, then inserts its outcome alone.
 
@@ -19,7 +22,6 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
-use moka::future::Cache;
 use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use postern_common::idempotency::{Decided, Kept, Keyed, Ledger, Standing};
@@ -27,8 +29,9 @@ use postern_common::{Failure, Reply};
 use postern_contract::idempotency::TTL_SECONDS;
 use postern_contract::{Code, TenantId, WorkspaceId};
 
+use crate::collections::{self, Room};
 use crate::failure::{failure, is_conflict, is_duplicate, is_there_already, is_unknown_commit};
-use crate::family::Place;
+use crate::family::{Mongo, Place};
 use crate::read::Session;
 use crate::retry::{self, Again, MAYBE_DONE};
 
@@ -47,6 +50,17 @@ impl<F> Work for F where
         + Sync
         + 'static
 {
+}
+
+/// What a mutation needs of its collection.
+#[derive(Clone, Debug)]
+pub(crate) enum Needs {
+    /// Nothing: one that is missing has no documents.
+    Nothing,
+    /// That it is there.
+    There(String),
+    /// That it is there, or that the plan has room for one more.
+    Room(String),
 }
 
 /// A workspace's database. Its name is in lower case: names of databases that differ in
@@ -136,7 +150,8 @@ pub async fn purge(client: &Client, workspace: WorkspaceId) -> Result<(), mongod
     Ok(())
 }
 
-fn records(database: &Database) -> Collection<Document> {
+/// The records of a workspace.
+pub(crate) fn records(database: &Database) -> Collection<Document> {
     let options = mongodb::options::CollectionOptions::builder()
         .write_concern(durable())
         .build();
@@ -151,32 +166,41 @@ pub(crate) fn durable() -> WriteConcern {
         .build()
 }
 
-fn options(max_time: Duration) -> TransactionOptions {
-    TransactionOptions::builder()
+/// Begins a transaction that is durable once it is committed.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn begin(
+    session: &mut ClientSession,
+    reads: ReadConcern,
+    max_time: Duration,
+) -> Result<(), Failure> {
+    let options = TransactionOptions::builder()
         .write_concern(durable())
-        .read_concern(ReadConcern::snapshot())
+        .read_concern(reads)
         .max_commit_time(max_time)
-        .build()
+        .build();
+    let begun = session.start_transaction().with_options(options).await;
+    begun.map_err(failure)
 }
 
 /// A mutation in a workspace's database, at most once a key.
 pub(crate) async fn mutate(
-    ledger: &Arc<Ledger>,
-    kept: &KeptBytes,
+    app: &Arc<Mongo>,
     place: &Place,
     keyed: Option<Keyed>,
     correlation_id: &str,
+    needs: Needs,
     foreseen: Option<Reply>,
     work: impl Work,
 ) -> Result<Reply, Failure> {
     let is_keyed = keyed.is_some();
     let attempt = Arc::new(Attempt {
-        ledger: Arc::clone(ledger),
-        kept: kept.clone(),
-        database: place.database.clone(),
-        max_time: place.max_time,
+        app: Arc::clone(app),
+        place: place.clone(),
         keyed: keyed.clone(),
         correlation_id: correlation_id.to_owned(),
+        needs,
         foreseen,
         work: Box::new(work),
     });
@@ -184,16 +208,15 @@ pub(crate) async fn mutate(
         let attempt = Arc::clone(&attempt);
         Box::pin(async move { retry::mutation(is_keyed, || attempt.once()).await })
     };
-    ledger.run_in_store(keyed, once).await
+    app.ledger.run_in_store(keyed, once).await
 }
 
 struct Attempt {
-    ledger: Arc<Ledger>,
-    kept: KeptBytes,
-    database: Database,
-    max_time: Duration,
+    app: Arc<Mongo>,
+    place: Place,
     keyed: Option<Keyed>,
     correlation_id: String,
+    needs: Needs,
     /// The answer if nothing is in the way, where that is known before.
     foreseen: Option<Reply>,
     work: Box<dyn Work>,
@@ -203,7 +226,7 @@ impl Attempt {
     /// A transaction that is given up in the middle of an operation, because the request's
     /// time is over or the operation's, is ended on the server with its session.
     async fn once(&self) -> Result<Decided, Failure> {
-        let mut session = Session::start(self.database.client()).await?;
+        let mut session = Session::start(&self.app.client).await?;
         let ended = self.transaction(session.open()?).await;
         let given_up = |failure: &Failure| failure.code() == Code::StatementTimeout;
         if !ended.as_ref().is_err_and(given_up) {
@@ -213,15 +236,11 @@ impl Attempt {
     }
 
     async fn transaction(&self, session: &mut ClientSession) -> Result<Decided, Failure> {
-        let faults = self.ledger.faults();
-        session
-            .start_transaction()
-            .with_options(options(self.max_time))
-            .await
-            .map_err(failure)?;
+        let faults = self.app.ledger.faults();
+        begin(session, ReadConcern::snapshot(), self.place.max_time).await?;
         let Some(keyed) = &self.keyed else {
-            let reply = self.effect(session).await?;
-            commit(session).await?;
+            let (reply, room) = self.effect(session).await?;
+            self.commit(session, room).await?;
             return Ok(Decided { reply, kept: None });
         };
         faults.at("before-record").await;
@@ -230,7 +249,7 @@ impl Attempt {
             Some(reply) => Some(self.sealed(keyed, reply).await?),
             None => None,
         };
-        let insert = records(&self.database)
+        let insert = records(&self.place.database)
             .insert_one(record(keyed, foreseen.as_deref()))
             .session(&mut *session)
             .await;
@@ -244,8 +263,8 @@ impl Attempt {
             };
         }
         faults.at("after-record").await;
-        let reply = match self.effect(session).await {
-            Ok(reply) => reply,
+        let (reply, room) = match self.effect(session).await {
+            Ok(done) => done,
             Err(refusal) if refusal.is_kept() => return self.refused(keyed, &refusal).await,
             Err(refusal) => return Err(refusal),
         };
@@ -255,9 +274,17 @@ impl Attempt {
             None => self.write_outcome(keyed, &reply, session).await?,
         };
         faults.at("before-commit").await;
-        commit(session).await?;
+        self.commit(session, room).await?;
         faults.at("after-commit").await;
         Ok(decided(reply, sealed))
+    }
+
+    async fn commit(&self, session: &mut ClientSession, room: Option<Room>) -> Result<(), Failure> {
+        commit(session).await?;
+        if let Some(room) = room {
+            room.taken(&self.app, &self.place).await;
+        }
+        Ok(())
     }
 
     async fn write_outcome(
@@ -268,7 +295,7 @@ impl Attempt {
     ) -> Result<Vec<u8>, Failure> {
         let sealed = self.sealed(keyed, reply).await?;
         let outcome = doc! { "$set": { "outcome": binary(&sealed) } };
-        let written = records(&self.database)
+        let written = records(&self.place.database)
             .update_one(doc! { "_id": scope(keyed) }, outcome)
             .session(&mut *session)
             .await;
@@ -280,8 +307,8 @@ impl Attempt {
     }
 
     /// The family's work; a refusal ends the transaction.
-    async fn effect(&self, session: &mut ClientSession) -> Result<Reply, Failure> {
-        let ended = (self.work)(session).await;
+    async fn effect(&self, session: &mut ClientSession) -> Result<(Reply, Option<Room>), Failure> {
+        let ended = self.work(session).await;
         match &ended {
             Ok(_) => {}
             // The server still works at it, and would make the abort wait.
@@ -291,12 +318,38 @@ impl Attempt {
         ended
     }
 
+    /// Only here it is asked for its collection: a key that was done is told what it did,
+    /// whatever became of the collection or the plan.
+    async fn work(&self, session: &mut ClientSession) -> Result<(Reply, Option<Room>), Failure> {
+        let missing = match &self.needs {
+            Needs::Nothing => None,
+            Needs::There(name) => {
+                self.place.need(name).await?;
+                None
+            }
+            Needs::Room(name) => Some(name),
+        };
+        let missing = match missing {
+            Some(name) if collections::is_missing(&self.app, &self.place, name).await? => {
+                Some(name)
+            }
+            _ => None,
+        };
+        let reply = (self.work)(session).await?;
+        // At the end: who has the tenant's turn has only the commit before it.
+        let room = match missing {
+            Some(name) => collections::room(&self.app, &self.place, name).await?,
+            None => None,
+        };
+        Ok((reply, room))
+    }
+
     /// A verdict on the data: its outcome stands alone. Who loses the insert answers
     /// as the winner did.
     async fn refused(&self, keyed: &Keyed, refusal: &Failure) -> Result<Decided, Failure> {
         let reply = Reply::refusal(refusal, &self.correlation_id);
         let sealed = self.sealed(keyed, &reply).await?;
-        let insert = records(&self.database)
+        let insert = records(&self.place.database)
             .insert_one(record(keyed, Some(&sealed)))
             .await;
         match insert {
@@ -308,7 +361,7 @@ impl Attempt {
 
     /// The key was used before.
     async fn found(&self, keyed: &Keyed) -> Result<Decided, Failure> {
-        let records = records(&self.database);
+        let records = records(&self.place.database);
         let by_scope = doc! { "_id": scope(keyed) };
         let found = records.find_one(by_scope).await.map_err(failure)?;
         let standing = found.as_ref().map(standing).transpose()?;
@@ -320,14 +373,15 @@ impl Attempt {
             let expired = doc! { "_id": scope(keyed), "expiresAt": { "$lte": DateTime::now() } };
             records.delete_one(expired).await.map_err(failure)?;
         }
-        self.ledger.replay(keyed, standing)
+        self.app.ledger.replay(keyed, standing)
     }
 
-    /// The outcome as it is kept: without its body where the workspace keeps too much.
+    /// The outcome as it is kept: without its body where the tenant keeps too much.
     async fn sealed(&self, keyed: &Keyed, reply: &Reply) -> Result<Vec<u8>, Failure> {
-        let sealed = self.ledger.seal(keyed, reply)?;
-        let quota = u64::try_from(self.ledger.quota()).unwrap_or_default();
-        let kept = self.kept.of(&self.database).await;
+        let ledger = &self.app.ledger;
+        let sealed = ledger.seal(keyed, reply)?;
+        let quota = u64::try_from(ledger.quota()).unwrap_or_default();
+        let kept = self.app.kept.of(&self.app.client, self.place.tenant).await;
         Ok(if kept.saturating_add(sealed.whole.len() as u64) <= quota {
             sealed.whole
         } else {
@@ -336,74 +390,11 @@ impl Attempt {
     }
 }
 
-/// Collections that were there a moment ago, so that not every insert asks for its own.
-#[derive(Clone)]
-pub(crate) struct Known(Cache<(String, String), ()>);
-
-/// A collection that is dropped through other handlers is taken to be there for so long;
-/// an insert then makes it again.
-const KNOWN_FOR: Duration = Duration::from_secs(10);
-/// Collections remembered.
-const KNOWN: u64 = 100_000;
-
-impl Known {
-    pub(crate) fn new() -> Self {
-        let cache = Cache::builder().max_capacity(KNOWN).time_to_live(KNOWN_FOR);
-        Self(cache.build())
-    }
-
-    fn key(database: &Database, name: &str) -> (String, String) {
-        (database.name().to_owned(), name.to_owned())
-    }
-
-    pub(crate) fn holds(&self, database: &Database, name: &str) -> bool {
-        self.0.contains_key(&Self::key(database, name))
-    }
-
-    pub(crate) async fn add(&self, database: &Database, name: &str) {
-        self.0.insert(Self::key(database, name), ()).await;
-    }
-
-    pub(crate) async fn remove(&self, database: &Database, name: &str) {
-        self.0.invalidate(&Self::key(database, name)).await;
-    }
-}
-
-/// How many bytes of records each workspace keeps, as the server counted them a moment
-/// ago: asked for once in a while, not with every write.
-#[derive(Clone)]
-pub(crate) struct KeptBytes(Cache<String, u64>);
-
-/// A tenant may be over its quota by what it writes in this time.
-const COUNTED_FOR: Duration = Duration::from_secs(5);
-/// Workspaces remembered.
-const COUNTED: u64 = 10_000;
-
-impl KeptBytes {
-    pub(crate) fn new() -> Self {
-        let cache = Cache::builder()
-            .max_capacity(COUNTED)
-            .time_to_live(COUNTED_FOR);
-        Self(cache.build())
-    }
-
-    /// 0 where the server does not say.
-    async fn of(&self, database: &Database) -> u64 {
-        let count = async {
-            let stats = database.run_command(doc! { "collStats": RECORDS }).await;
-            let size = stats.ok().and_then(|stats| match stats.get("size") {
-                Some(Bson::Int32(size)) => u64::try_from(*size).ok(),
-                Some(Bson::Int64(size)) => u64::try_from(*size).ok(),
-                Some(Bson::Double(size)) => Some(*size as u64),
-                _ => None,
-            });
-            size.unwrap_or_default()
-        };
-        self.0.get_with_by_ref(database.name(), count).await
-    }
-}
-
-async fn commit(session: &mut ClientSession) -> Result<(), Failure> {
+/// Commits, again where it is not known whether it did.
+///
+/// # Errors
+/// The server's; 504 where the outcome stays unknown.
+pub(crate) async fn commit(session: &mut ClientSession) -> Result<(), Failure> {
     let mut again = Again::new();
     loop {
         match session.commit_transaction().await {
@@ -430,7 +421,7 @@ fn decided(reply: Reply, sealed: Vec<u8>) -> Decided {
     }
 }
 
-fn binary(bytes: &[u8]) -> Bson {
+pub(crate) fn binary(bytes: &[u8]) -> Bson {
     Bson::Binary(Binary {
         subtype: BinarySubtype::Generic,
         bytes: bytes.to_vec(),
@@ -441,13 +432,18 @@ fn scope(keyed: &Keyed) -> Bson {
     binary(&keyed.scope)
 }
 
-fn record(keyed: &Keyed, sealed: Option<&[u8]>) -> Document {
+/// When a record of now is removed.
+pub(crate) fn expires_at() -> DateTime {
     let now = DateTime::now().timestamp_millis();
     let ttl = i64::try_from(TTL_SECONDS * 1_000).unwrap_or(i64::MAX);
+    DateTime::from_millis(now.saturating_add(ttl))
+}
+
+fn record(keyed: &Keyed, sealed: Option<&[u8]>) -> Document {
     let mut record = doc! {
         "_id": scope(keyed),
         "fingerprint": binary(&keyed.fingerprint),
-        "expiresAt": DateTime::from_millis(now.saturating_add(ttl)),
+        "expiresAt": expires_at(),
     };
     if let Some(sealed) = sealed {
         record.insert("outcome", binary(sealed));

@@ -15,4 +15,5 @@ mod cases;
 mod flowing;
 mod refusals;
 mod support;
+mod twice;
 mod wall;

@@ -182,11 +182,14 @@ async fn refused_changes_leave_no_collection() {
     assert_eq!(answer.status.as_u16(), 201, "{}", answer.text());
 }
 
-/// What is taken back is an empty collection, never what others wrote meanwhile.
+/// What is refused takes nothing away that others wrote meanwhile, not even for a moment,
+/// and whatever the server fails at.
 #[tokio::test]
 async fn what_others_write_meanwhile_stays() {
     let (served, workspace) = world().await;
     for round in 0..10 {
+        let how = doc! { "errorCode": 189 };
+        let failing = Failing::new(&served, "aggregate", how, 0).await;
         let asked = (0..8).map(|n| {
             let (served, workspace) = (&served, &workspace);
             async move {
@@ -198,10 +201,15 @@ async fn what_others_write_meanwhile_stays() {
                 let body = json!({"round": round});
                 let answer = post(served, workspace, "documents", body).await;
                 assert_eq!(answer.status.as_u16(), 201, "{}", answer.text());
+                let id = answer.json()["data"][0]["_id"]["$oid"].clone();
+                let path = format!("documents/{}", id.as_str().unwrap());
+                let read = Ask::new(workspace, Method::GET, &path).send(served).await;
+                assert_eq!(read.status.as_u16(), 200, "{}", read.text());
                 1_u64
             }
         });
         let written: u64 = join_all(asked).await.into_iter().sum();
+        failing.end().await;
         let things = workspace.database.collection::<Document>("things");
         assert_eq!(things.count_documents(doc! {}).await.unwrap(), written);
         let gone = Ask::new(&workspace, Method::DELETE, "collections/things");

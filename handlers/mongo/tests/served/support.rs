@@ -74,6 +74,8 @@ pub struct Served {
     pub client: Client,
     /// The name of its client, which failures can be told to hit.
     pub name: String,
+    /// The control plane, with the records of what no transaction takes.
+    pub control_plane: PgPool,
     endpoint: Endpoint,
 }
 
@@ -106,7 +108,7 @@ impl Served {
         options.app_name = Some(name.clone());
         let client = Client::with_options(options).unwrap();
         let pool = PgPool::connect(&servers.control_plane).await.unwrap();
-        let ledger = postern_served::ledger(pool, Duration::from_secs(60));
+        let ledger = postern_served::ledger(pool.clone(), Duration::from_secs(60));
         let cursors = postern_served::cursor_keys();
         let quotas = Arc::new(Plan(collections));
         let family = Mongo::new(client.clone(), bounds, ledger, cursors, quotas);
@@ -114,6 +116,7 @@ impl Served {
         Self {
             client,
             name,
+            control_plane: pool,
             endpoint: Endpoint::new(routes, Duration::from_secs(60)),
         }
     }
