@@ -246,10 +246,13 @@ fn responses(route: &Route, told: &Value) -> Value {
     let mut answer = json!({"description": "Success",
         "headers": {"X-Correlation-Id": {"$ref": "#/components/headers/CorrelationId"}}});
     if let (Some(name), Some(members)) = (told.get("answer"), answer.as_object_mut()) {
-        members.insert(
-            "content".into(),
-            json!({"application/json": {"schema": reference(text(name))}}),
-        );
+        let also = told.get("also").and_then(Value::as_object).cloned();
+        let mut content = also.unwrap_or_default();
+        content.insert("application/json".into(), name.clone());
+        for schema in content.values_mut() {
+            *schema = json!({"schema": reference(text(schema))});
+        }
+        members.insert("content".into(), content.into());
     }
     let statuses: Vec<_> = texts(told, "status").collect();
     let statuses = if statuses.is_empty() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use postern_common::{Call, Failure, Reply};
 use postern_contract::{Code, Detail};
@@ -14,12 +14,13 @@ use crate::catalog::{Catalog, Kind};
 use crate::errors::Fault;
 use crate::execute::{Changed, Session, Work};
 use crate::family::{Answer, Planned, Postgres, Stop};
-use crate::parse::{Ask, Count, Prefer, Return, Verb, shown};
+use crate::parse::{Ask, Count, Prefer, Range, Return, SINGLE, Shape, Verb, shown};
 use crate::plan::{Body, Condition, Position, Rows, Shown, Unplanned, Values};
 use crate::sql;
 
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
 
 /// The query of a request.
 pub(crate) fn ask(call: &Call, verb: Verb) -> Result<Ask, Failure> {
@@ -29,21 +30,85 @@ pub(crate) fn ask(call: &Call, verb: Verb) -> Result<Ask, Failure> {
 pub(crate) fn prefer(call: &Call) -> Result<Prefer, Failure> {
     let headers = call.headers().get_all("prefer").iter();
     let texts = headers.filter_map(|value| value.to_str().ok());
-    Prefer::read(texts).map_err(|detail| Failure::invalid(vec![detail]))
+    let mut prefer = Prefer::read(texts).map_err(|detail| Failure::invalid(vec![detail]))?;
+    prefer.shape = shape(call)?;
+    Ok(prefer)
+}
+
+/// How the client takes the answer.
+pub(crate) fn shape(call: &Call) -> Result<Shape, Failure> {
+    let headers = call.headers().get_all(ACCEPT).iter();
+    let texts = headers.map(|value| value.to_str().unwrap_or("unreadable"));
+    Shape::read(texts).ok_or_else(|| {
+        let message = format!("rows come as application/json, one by itself as {SINGLE}");
+        Failure::new(Code::NotAcceptable, message)
+    })
+}
+
+/// One row was asked for, and there are so many.
+pub(crate) fn not_one(rows: impl std::fmt::Display) -> Failure {
+    let reason = format!("asks for one row by itself, the result has {rows}");
+    Failure::new(Code::NotAcceptable, format!("Accept {reason}"))
+        .with_details(vec![Detail::new("Accept", reason)])
+}
+
+/// One row by itself, or what a function gives.
+pub(crate) fn single(status: StatusCode, text: &str) -> Reply {
+    let body = Bytes::copy_from_slice(text.as_bytes());
+    Reply::bytes(status, HeaderValue::from_static(SINGLE), body)
+}
+
+/// The page that the `Range` header asks for.
+fn range(headers: &HeaderMap) -> Result<Option<Range>, Failure> {
+    let text = |name: HeaderName| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let Some(range) = text(RANGE) else {
+        return Ok(None);
+    };
+    let read = Range::read(range, text(RANGE_UNIT));
+    read.map_err(|detail| Failure::invalid(vec![detail]))
+}
+
+/// How a list is answered.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The rows, and where they stand among all.
+    Page,
+    /// The same to a `Range` header, with its answer.
+    Ranged,
+    /// One row by itself.
+    Single,
 }
 
 /// `GET rows/:table`
 pub(crate) async fn list(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
     let session = app.session(&call)?;
     let (mut ask, prefer) = (ask(&call, Verb::List)?, prefer(&call)?);
-    // The parameter says it louder than the header.
-    let preferred = prefer.count.filter(|_| ask.count.is_none());
+    // Parameters say it louder than headers.
+    let paged = ask.top.limit.is_some() || ask.top.offset.is_some() || ask.cursor.is_some();
+    let range = range(call.headers())?.filter(|_| !paged);
+    if let Some(range) = range {
+        (ask.top.offset, ask.top.limit) = (Some(range.first), range.rows());
+    }
+    let form = match (prefer.shape, range) {
+        (Shape::Single, _) => Form::Single,
+        (Shape::Whole, Some(_)) => Form::Ranged,
+        (Shape::Whole, None) => Form::Page,
+    };
+    let mut preferred = prefer.count.filter(|_| ask.count.is_none());
     ask.count = ask.count.or(preferred);
+    if matches!(form, Form::Single) {
+        // One row by itself tells of no others.
+        (ask.count, preferred) = (Some(Count::None), None);
+    }
     let table = call.param("table").to_owned();
     let (app, session, table, ask) = (&*app, &session, &table, &ask);
     let reply = app
         .reading(session, |catalog| async move {
-            page(app, session, &catalog, table, ask).await
+            page(app, session, &catalog, table, ask, form).await
         })
         .await?;
     let applied = Prefer {
@@ -67,6 +132,7 @@ async fn page(
     catalog: &Catalog,
     table: &str,
     ask: &Ask,
+    form: Form,
 ) -> Result<Reply, Stop> {
     let planner = app.planner(catalog);
     let table = planner.table(table)?;
@@ -130,6 +196,16 @@ async fn page(
     let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = found.rows.len() > limit_rows;
     let shown = found.rows.get(..limit_rows).unwrap_or(&found.rows);
+    if let Form::Single = form {
+        let only = match (shown, ask.top.limit) {
+            ([row], _) => row.try_get::<_, &str>(0).map_err(fault)?,
+            (some, None) if has_more => {
+                return Err(not_one(format_args!("more than {} rows", some.len())).into());
+            }
+            (some, _) => return Err(not_one(format_args!("{} rows", some.len())).into()),
+        };
+        return Ok(single(StatusCode::OK, only));
+    }
     let next = match shown.last().filter(|_| has_more && rows.total_order) {
         Some(last) => match position(last).map_err(fault)? {
             Some(position) => app.cursors.seal(&list, &position),
@@ -140,16 +216,31 @@ async fn page(
     let mut body = Vec::with_capacity(size_of(shown) + 200);
     body.extend_from_slice(b"{\"data\":");
     array(&mut body, shown).map_err(fault)?;
-    let total = total.map_or_else(|| "null".to_owned(), |total| total.to_string());
+    let written = total.map_or_else(|| "null".to_owned(), |total| total.to_string());
     let tail = format!(
-        ",\"pagination\":{{\"limit\":{limit},\"offset\":{offset},\"total\":{total},\"hasMore\":{has_more}"
+        ",\"pagination\":{{\"limit\":{limit},\"offset\":{offset},\"total\":{written},\"hasMore\":{has_more}"
     );
     body.extend_from_slice(tail.as_bytes());
     if !next.is_empty() && next.len() <= postern_common::page::MAX_CURSOR {
         body.extend_from_slice(format!(",\"nextCursor\":\"{next}\"").as_bytes());
     }
     body.extend_from_slice(b"}}");
-    Ok(Reply::bytes(StatusCode::OK, JSON, body))
+    let Form::Ranged = form else {
+        return Ok(Reply::bytes(StatusCode::OK, JSON, body));
+    };
+    let rows = u64::try_from(shown.len()).unwrap_or(u64::MAX);
+    let part = total.is_some_and(|total| to_i64(rows) < total);
+    let status = if part {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
+    let range = match offset.saturating_add(rows).checked_sub(1) {
+        Some(last) if rows > 0 => format!("{offset}-{last}"),
+        _ => "*".to_owned(),
+    };
+    let range = format!("{range}/{}", written.replace("null", "*"));
+    Ok(Reply::bytes(status, JSON, body).with_header(CONTENT_RANGE, &range))
 }
 
 fn to_i64(number: u64) -> i64 {
@@ -203,14 +294,19 @@ fn array(body: &mut Vec<u8>, rows: &[Row]) -> Result<(), tokio_postgres::Error> 
     Ok(())
 }
 
-/// `{"data":[…],"inserted":n}`, the data where the rows are shown.
-pub(crate) fn changed(
+/// `{"data":[…],"inserted":n}`, the data where the rows are shown; one row by itself where
+/// it is taken so.
+fn changed(
     status: StatusCode,
     word: &str,
     changed: &Changed,
     shows: bool,
+    shape: Shape,
 ) -> Result<Reply, Failure> {
     let rows = &changed.rows;
+    if let (Shape::Single, true, [row]) = (shape, shows, rows.rows.as_slice()) {
+        return Ok(single(status, row.try_get(0).map_err(Failure::internal)?));
+    }
     let mut body = Vec::with_capacity(size_of(&rows.rows) + 64);
     body.push(b'{');
     if shows {
@@ -225,14 +321,14 @@ pub(crate) fn changed(
 /// `GET rows/:table/:primaryKey`
 pub(crate) async fn get(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
     let session = app.session(&call)?;
-    let ask = ask(&call, Verb::One)?;
+    let (ask, shape) = (ask(&call, Verb::One)?, shape(&call)?);
     let (table, key) = (
         call.param("table").to_owned(),
         call.param("primaryKey").to_owned(),
     );
     let (app, session, table, key, ask) = (&*app, &session, &table, &key, &ask);
     app.reading(session, |catalog| async move {
-        row(app, session, &catalog, (table, key), ask).await
+        row(app, session, &catalog, (table, key), ask, shape).await
     })
     .await
 }
@@ -243,6 +339,7 @@ async fn row(
     catalog: &Catalog,
     (table, key): (&str, &str),
     ask: &Ask,
+    shape: Shape,
 ) -> Result<Reply, Stop> {
     let planner = app.planner(catalog);
     let table = planner.table(table)?;
@@ -257,14 +354,13 @@ async fn row(
         .map_err(|fault| Stop::Fault(fault, Some(Arc::clone(table))))?;
     let fault = |error: tokio_postgres::Error| Stop::Fault(error.into(), None);
     let Some(row) = found.rows.first() else {
-        return Err(Stop::Fault(no_row(&table.name, key).into(), None));
+        return Err(no_row(&table.name, key).into());
     };
     let text: &str = row.try_get(0).map_err(fault)?;
-    let reply = Reply::bytes(
-        StatusCode::OK,
-        JSON,
-        Bytes::copy_from_slice(text.as_bytes()),
-    );
+    let mut reply = single(StatusCode::OK, text);
+    if shape == Shape::Whole {
+        reply = reply.with_header(CONTENT_TYPE, "application/json");
+    }
     if !versioned {
         return Ok(reply);
     }
@@ -351,7 +447,10 @@ fn answer(status: StatusCode, word: &'static str, shows: bool, prefer: Prefer) -
                 ),
             ));
         }
-        let reply = changed(status, word, &done, shows)?;
+        if prefer.shape == Shape::Single && done.rows.affected != 1 {
+            return Err(not_one(format_args!("{} rows", done.rows.affected)));
+        }
+        let reply = changed(status, word, &done, shows, prefer.shape)?;
         Ok(applying(reply, &prefer.applied()))
     })
 }
@@ -367,7 +466,7 @@ fn answer_one(
     let shows = prefer.returns == Some(Return::Representation);
     Box::new(move |done| {
         if done.rows.affected > 0 {
-            let reply = changed(StatusCode::OK, word, &done, shows)?;
+            let reply = changed(StatusCode::OK, word, &done, shows, prefer.shape)?;
             return Ok(applying(reply, &prefer.applied()));
         }
         if conditional && !done.beside.rows.is_empty() {
@@ -562,6 +661,12 @@ pub(crate) async fn delete_one(app: Arc<Postgres>, mut call: Call) -> Result<Rep
         })
     })
     .await
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Fault(failure.into(), None)
+    }
 }
 
 impl From<Fault> for Stop {

@@ -8,13 +8,13 @@ use postern_common::{Call, Failure, Reply};
 
 use crate::execute::Work;
 use crate::family::{Planned, Postgres};
-use crate::parse::Verb;
-use crate::sql;
+use crate::parse::{Shape, Verb};
+use crate::{rows, sql};
 
 /// Calls a function: `{"data": …}`, a list where it gives rows.
 pub(crate) async fn call(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Failure> {
     let session = app.session(&call)?;
-    let ask = crate::rows::ask(&call, Verb::Call)?;
+    let (ask, shape) = (rows::ask(&call, Verb::Call)?, rows::shape(&call)?);
     let body = call.body().await?;
     let (name, sent, app_) = (
         call.param("function").to_owned(),
@@ -37,6 +37,12 @@ pub(crate) async fn call(app: Arc<Postgres>, mut call: Call) -> Result<Reply, Fa
                 };
                 let values = done.rows.rows.iter().map(text);
                 let values = values.collect::<Result<Vec<_>, _>>()?;
+                if shape == Shape::Single {
+                    return match values.as_slice() {
+                        [value] => Ok(rows::single(StatusCode::OK, value)),
+                        others => Err(rows::not_one(format_args!("{} rows", others.len()))),
+                    };
+                }
                 let data = if set {
                     format!("[{}]", values.join(","))
                 } else if void {

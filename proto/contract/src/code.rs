@@ -91,6 +91,7 @@ codes! {
     FunctionNotFound "FUNCTION_NOT_FOUND" 404 Kept "Check the function's name.";
     ObjectNotFound "OBJECT_NOT_FOUND" 404 Kept "Check the object's path.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Released "Use one of the methods in Allow.";
+    NotAcceptable "NOT_ACCEPTABLE" 406 Kept "Accept a media type that the message names, or ask for exactly one row.";
     IdempotencyInProgress "IDEMPOTENCY_IN_PROGRESS" 409 Released "Retry after Retry-After with the same key.";
     IdempotencyOutcomeUnknown "IDEMPOTENCY_OUTCOME_UNKNOWN" 409 Released "Look whether the effect is there; use a new key to run it again.";
     TenantSlugTaken "TENANT_SLUG_TAKEN" 409 Kept "Choose another slug.";

@@ -33,8 +33,8 @@ struct Description(BTreeMap<String, Operation>);
 struct Operation {
     /// By media type.
     bodies: BTreeMap<String, Schema>,
-    /// By status.
-    answers: BTreeMap<u16, Schema>,
+    /// By status and media type.
+    answers: BTreeMap<(u16, String), Schema>,
 }
 
 /// Compiled when it is first needed: most tests need a few.
@@ -70,8 +70,9 @@ impl Description {
                 }
                 for (status, answer) in members(told.get("responses")) {
                     let status: u16 = status.parse()?;
-                    if let Some(content) = answer.pointer("/content/application~1json") {
-                        operation.answers.insert(status, schema(content)?);
+                    for (media_type, content) in members(answer.get("content")) {
+                        let key = (status, media_type);
+                        operation.answers.insert(key, schema(&content)?);
                     }
                 }
                 let id = told.get("operationId").and_then(Value::as_str);
@@ -118,8 +119,12 @@ impl Description {
         if replayed && reply.body.is_empty() || reply.header("content-encoding").is_some() {
             return Ok(());
         }
-        let schema = operation.answers.get(&reply.status);
-        let schema = schema.with_context(|| format!("no {} is described", reply.status))?;
+        let key = (
+            reply.status,
+            reply.header("content-type").unwrap_or_default().to_owned(),
+        );
+        let schema = operation.answers.get(&key);
+        let schema = schema.with_context(|| format!("no {key:?} is described"))?;
         schema.judge(&reply.json()?).context("the answer")
     }
 }
@@ -163,6 +168,8 @@ mod tests {
         let look = |target: &str, body: &str, status: u16, answer: &str| {
             let mut reply = Reply::default();
             reply.status = status;
+            let json = http::HeaderValue::from_static("application/json");
+            reply.headers.insert("content-type", json);
             reply.body = Bytes::from(answer.to_owned());
             description.look(&Exchange {
                 method: &Method::POST,

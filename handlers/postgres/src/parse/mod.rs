@@ -8,11 +8,13 @@
 //! | `order` | order terms |
 //! | [`ask`](Ask) | the query as a whole: which parameter is what |
 //! | [`prefer`](Prefer) | the `Prefer` header |
+//! | `accept` | the `Accept` and `Range` headers |
 //! | [`csv`] | bodies of `text/csv` |
 //!
 //! Every parser is a grammar over the decoded value of one parameter. What does not
 //! fit is refused with the place (counted in characters, from 1) and what would fit.
 
+mod accept;
 mod ask;
 pub(crate) mod csv;
 mod filter;
@@ -25,6 +27,7 @@ use postern_contract::Detail;
 use winnow::Parser;
 use winnow::error::{ContextError, StrContext, StrContextValue};
 
+pub(crate) use accept::{Range, SINGLE, Shape};
 pub(crate) use ask::key;
 pub(crate) use ask::{Ask, Count, Scoped, Verb};
 pub(crate) use filter::{Compare, Condition, FullText, Is, Operator, Quantifier, Tree, Value};

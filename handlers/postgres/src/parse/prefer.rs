@@ -2,7 +2,7 @@
 
 use postern_contract::Detail;
 
-use super::{Count, shown};
+use super::{Count, Shape, shown};
 
 /// What a client would like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct Prefer {
     pub(crate) max_affected: Option<u64>,
     /// How a list's total is found out.
     pub(crate) count: Option<Count>,
+    /// How the rows are laid out: the `Accept` header.
+    pub(crate) shape: Shape,
 }
 
 /// Whether the rows are answered.

@@ -11,6 +11,8 @@
 //!     says: [part of the message]
 //!     data: [{"id": 1}]                     # `data` of the answer, exactly
 //!     has: {pagination: {total: 1}}         # members of the answer
+//!     whole: {"id": 1}                      # all of the answer, exactly
+//!     tells: [[content-type, text/plain]]   # headers of the answer; "": not there
 //!     text: '"id":9223372036854775807'      # bytes of the answer
 //!     effect: {sql: select …, gives: "1"}   # past everything, in $schema
 //!     postgrest: same                       # or how PostgREST differs
@@ -26,7 +28,9 @@ use postern_served::cases;
 
 use crate::support::{Served, Way, Workspace, bounds, guarded};
 
-both_ways!(filters, selecting, embedding, ordering, writing, calling);
+both_ways!(
+    filters, selecting, embedding, ordering, writing, calling, taking
+);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +62,10 @@ struct Case {
     data: Option<Value>,
     #[serde(default)]
     has: Option<Value>,
+    #[serde(default)]
+    whole: Option<Value>,
+    #[serde(default)]
+    tells: Vec<(String, String)>,
     #[serde(default)]
     text: Option<String>,
     #[serde(default)]
@@ -132,6 +140,20 @@ async fn run(served: &Served, workspace: &Workspace, case: &Case) -> Result<(), 
     {
         return Err(format!("{what}: {}", told()));
     }
+    if let Some(whole) = &case.whole
+        && answer.json() != *whole
+    {
+        return Err(told());
+    }
+    for (name, value) in &case.tells {
+        let there = answer
+            .headers
+            .get(name)
+            .map(|there| there.to_str().unwrap());
+        if there.unwrap_or_default() != value {
+            return Err(format!("{name} is {there:?}: {}", told()));
+        }
+    }
     if let Some(text) = &case.text
         && !answer.text().contains(text)
     {
@@ -184,6 +206,10 @@ async fn ordering(way: Way) {
 
 async fn writing(way: Way) {
     table(way, "write.yaml").await;
+}
+
+async fn taking(way: Way) {
+    table(way, "accept.yaml").await;
 }
 
 async fn calling(way: Way) {

@@ -102,3 +102,45 @@ async fn a_repeated_insert_is_replayed() -> Result<()> {
     assert_eq!(found.at("/pagination/total")?, 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn one_row_by_itself_and_a_range_of_rows() -> Result<()> {
+    const SINGLE: &str = "application/vnd.pgrst.object+json";
+    let acme = stack().await.with_tenant("acme").await?;
+    let dev = workspace(&acme).await?;
+    super::notes(&acme, &dev).await?;
+    let path = rows(&dev, "notes");
+    let one = |body: &serde_json::Value, key: &str| {
+        let call = acme.admin.post(&format!("{path}?select=text"), body);
+        call.set("accept", SINGLE).key(key)
+    };
+    // The first time, and replayed by the runner.
+    for replayed in [None, Some("true")] {
+        let made = one(&json!({"text": "a"}), "one").await?.expect(201)?;
+        assert_eq!(made.json()?, json!({"text": "a"}));
+        assert_eq!(made.one("content-type")?, SINGLE);
+        assert_eq!(made.header("x-idempotency-replayed"), replayed);
+        let two = json!([{"text": "b"}, {"text": "c"}]);
+        let none = one(&two, "two").await?.expect(406)?;
+        assert_eq!(none.at("/error/code")?, "NOT_ACCEPTABLE");
+        assert_eq!(none.header("x-idempotency-replayed"), replayed);
+    }
+    let only = format!("{path}?select=text");
+    let found = acme.admin.get(&only).set("accept", SINGLE).await?;
+    assert_eq!(found.expect(200)?.json()?, json!({"text": "a"}));
+    let more = json!([{"text": "b"}, {"text": "c"}]);
+    acme.admin.post(&path, &more).await?.expect(201)?;
+    let many = acme.admin.get(&path).set("accept", SINGLE).await?;
+    many.refused(406, "NOT_ACCEPTABLE")?;
+    let csv = acme.admin.get(&path).set("accept", "text/csv").await?;
+    csv.refused(406, "NOT_ACCEPTABLE")?;
+    let part = acme
+        .admin
+        .get(&path)
+        .set("range", "0-1")
+        .await?
+        .expect(206)?;
+    assert_eq!(part.one("content-range")?, "0-1/3");
+    assert_eq!(part.at("/pagination/limit")?, 2);
+    Ok(())
+}

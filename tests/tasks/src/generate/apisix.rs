@@ -131,6 +131,8 @@ fn cors() -> Value {
         "X-Idempotency-Body",
         "ETag",
         "Location",
+        "Content-Range",
+        "Preference-Applied",
     ];
     let allow = [
         "Authorization",
@@ -141,6 +143,8 @@ fn cors() -> Value {
         "If-Match",
         "If-None-Match",
         "Prefer",
+        "Range",
+        "Range-Unit",
         "traceparent",
     ];
     json!({
