@@ -74,6 +74,16 @@ impl Runner {
         format!("http://{}", self.admin.address())
     }
 
+    /// The processes that serve: one, and while it is replaced two.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn workers(&self) -> Result<Vec<String>> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        Ok(children.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// The sum of all rows of a metric whose name and labels begin so.
     ///
     /// # Errors

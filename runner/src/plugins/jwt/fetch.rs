@@ -8,7 +8,8 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::issuer::{Issuer, Outcome};
 use super::keys::KeySet;
@@ -87,10 +88,14 @@ pub(super) async fn keep_fetching(issuer: Arc<Issuer>, http: Http) {
     let work = async {
         let mut found = None;
         let mut failures = 0_u32;
+        if issuer.has_keys() {
+            issuer.meanwhile(first(&issuer)).await;
+        }
         loop {
             let number = issuer.fetch_begins();
             // A task of its own: what an issuer sends may not end the fetching of it.
             let task = tokio::spawn(fetch(http.clone(), Arc::clone(&issuer), found.take()));
+            let task = AbortOnDropHandle::new(task);
             let fetched = issuer.meanwhile(task).await;
             let (how, pause) = match fetched.unwrap_or(Err(FetchError::Panic)) {
                 Ok(fetched) => {
@@ -120,6 +125,12 @@ pub(super) async fn keep_fetching(issuer: Arc<Issuer>, http: Http) {
         () = issuer.retired().cancelled() => {}
         () = work => {}
     }
+}
+
+/// Until inherited keys are used, or grow old.
+async fn first(issuer: &Issuer) {
+    let due = before_the_end(issuer.fetch.refresh());
+    let _ = timeout(due, issuer.wanted()).await;
 }
 
 /// Until the next fetch is due, or somebody wants one and the last is long enough ago.
@@ -169,6 +180,7 @@ async fn fetch(
     issuer: Arc<Issuer>,
     found: Option<Found>,
 ) -> Result<Fetched, FetchError> {
+    let _turn = issuer.turn().await;
     metrics::counter!("postern_jwks_fetches_total").increment(1);
     let client = http.client().await?;
     let timeout = issuer.fetch.timeout();
@@ -177,13 +189,8 @@ async fn fetch(
         (None, Some(found)) if found.at.elapsed() < DISCOVERY => Some(found),
         (None, _) => Some(discover(client, issuer.name(), timeout).await?),
     };
-    let uri = match (&issuer.settings.jwks_uri, &found) {
-        (Some(uri), _) => issuer.address(uri),
-        (None, found) => found
-            .as_ref()
-            .map(|found| found.uri.clone())
-            .unwrap_or_default(),
-    };
+    let discovered = || found.as_ref().map(|found| found.uri.clone());
+    let uri = issuer.jwks_uri().or_else(discovered).unwrap_or_default();
     let (json, max_age) = get(client, &uri, timeout).await?;
     let set = issuer
         .read(&json)

@@ -1,12 +1,15 @@
 //! One trusted issuer: its settings, its keys, and the wish for newer ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::FutureExt as _;
 use jsonwebtoken::{Algorithm, Header};
 use moka::sync::Cache;
-use tokio::sync::{Notify, watch};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +34,11 @@ pub(super) struct Issuer {
     ring: Mutex<Keyring>,
     /// What the ring holds, for requests.
     keys: ArcSwap<KeySet>,
-    /// Names that a fetch did not bring a short while ago.
-    unknown: Cache<String, ()>,
+    /// Names that a fetch did not bring a short while ago; made when there is one, as
+    /// it takes more memory than all the rest.
+    unknown: OnceLock<Cache<String, ()>>,
+    /// Who fetches at the same time.
+    turns: Arc<Semaphore>,
     /// Wakes the task that fetches.
     wanted: Notify,
     /// Fetches that have begun.
@@ -61,12 +67,14 @@ pub(super) enum Outcome {
 }
 
 impl Issuer {
-    /// The issuer that the settings name; for a template, the one with this slug.
+    /// The issuer that the settings name; for a template, the one with this slug. Its
+    /// keys are fetched in one of these turns.
     pub(super) fn new(
         settings: Arc<IssuerSettings>,
         slug: Option<&str>,
         leeway: u64,
         fetch: FetchSettings,
+        turns: Arc<Semaphore>,
     ) -> Self {
         Self {
             name: expand(&settings.issuer, slug),
@@ -81,10 +89,8 @@ impl Issuer {
             fetch,
             ring: Mutex::default(),
             keys: ArcSwap::default(),
-            unknown: Cache::builder()
-                .max_capacity(MAX_UNKNOWN)
-                .time_to_live(fetch.unknown_kid())
-                .build(),
+            unknown: OnceLock::new(),
+            turns,
             wanted: Notify::new(),
             begun: AtomicU64::new(0),
             ended: watch::Sender::default(),
@@ -119,11 +125,7 @@ impl Issuer {
             Err(Unfit::Unknown) => {}
             known => return Ok(known?),
         }
-        if header
-            .kid
-            .as_ref()
-            .is_some_and(|kid| self.unknown.contains_key(kid))
-        {
+        if header.kid.as_ref().is_some_and(|kid| self.is_unknown(kid)) {
             return Err(Refusal::UnknownKey);
         }
         let mut ended = self.ended.subscribe();
@@ -158,10 +160,30 @@ impl Issuer {
         match (how, &header.kid) {
             _ if self.is_nobody() => return Refusal::UntrustedIssuer,
             (Outcome::Failure | Outcome::NoIssuer, _) => return Refusal::NoKeys,
-            (Outcome::Keys, Some(kid)) => self.unknown.insert(kid.clone(), ()),
+            (Outcome::Keys, Some(kid)) => self.unknown().insert(kid.clone(), ()),
             (Outcome::Keys, None) => {}
         }
         Refusal::UnknownKey
+    }
+
+    fn is_unknown(&self, kid: &String) -> bool {
+        let unknown = self.unknown.get();
+        unknown.is_some_and(|unknown| unknown.contains_key(kid))
+    }
+
+    fn unknown(&self) -> &Cache<String, ()> {
+        self.unknown.get_or_init(|| {
+            Cache::builder()
+                .max_capacity(MAX_UNKNOWN)
+                .time_to_live(self.fetch.unknown_kid())
+                .build()
+        })
+    }
+
+    /// Where the settings say that its keys are.
+    pub(super) fn jwks_uri(&self) -> Option<String> {
+        let uri = self.settings.jwks_uri.as_ref();
+        uri.map(|uri| self.address(uri))
     }
 
     /// What the issuer sent, as a key set.
@@ -183,6 +205,32 @@ impl Issuer {
                 ring.replace(new, Instant::now(), grace, keep);
             }
         });
+    }
+
+    /// Takes the set of a process before into use, for as long as it is good.
+    pub(super) fn inherit(&self, set: KeySet, good_for: Duration) {
+        let until = Instant::now() + good_for.min(self.fetch.keep());
+        self.change(|ring| ring.inherit(set, until));
+    }
+
+    /// The last set that it published, and for how long that is good.
+    pub(super) fn published(&self) -> Option<(Value, Duration)> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let (set, until) = ring.published()?;
+        Some((set, until.saturating_duration_since(Instant::now())))
+    }
+
+    /// A token names it. What a process before left is good, but may be old: once it is
+    /// used it is fetched.
+    pub(super) fn make_sure(&self) {
+        if self.begun.load(Ordering::Acquire) == 0 {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Until there is a turn to fetch.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// Changes the ring, and what requests see of it.
@@ -224,6 +272,8 @@ impl Issuer {
 
     /// The number of a fetch that begins.
     pub(super) fn fetch_begins(&self) -> u64 {
+        // Whoever wanted one by now gets this one; nobody needs another for that.
+        let _ = self.wanted.notified().now_or_never();
         self.begun.fetch_add(1, Ordering::AcqRel) + 1
     }
 

@@ -6,12 +6,15 @@
 //!     └──── another key under its name, or no newer set for too long ────┘
 //! ```
 //!
+//! A set that a process before has left has no grace: starting anew ends what is gone.
+//!
 //! Pure: the time is always told, never asked for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::keys::{Key, KeySet, MAX_KEYS};
@@ -25,12 +28,18 @@ pub(super) struct Keyring {
     leaving: Vec<(Arc<Key>, Instant)>,
     /// When all of this is too old to be relied on; `None`: there is nothing.
     good_until: Option<Instant>,
+    /// It is of a process before, and no newer set has come.
+    inherited: bool,
 }
 
 impl Keyring {
     /// Takes a newer set. A key that was there before stays the same, so that what it
     /// verified stays verified.
     pub(super) fn replace(&mut self, new: KeySet, now: Instant, grace: Duration, keep: Duration) {
+        let grace = match std::mem::take(&mut self.inherited) {
+            true => Duration::ZERO,
+            false => grace,
+        };
         let mut before: Vec<_> = self
             .published
             .drain(..)
@@ -55,6 +64,24 @@ impl Keyring {
         }
         self.unusable = new.unusable;
         self.good_until = Some(now + keep);
+    }
+
+    /// Goes on from the set of a process before, unless a newer one has come already.
+    pub(super) fn inherit(&mut self, set: KeySet, until: Instant) {
+        if self.good_until.is_none() {
+            self.published = set.keys;
+            self.unusable = set.unusable;
+            self.good_until = Some(until);
+            self.inherited = true;
+        }
+    }
+
+    /// The last set as an issuer would send it, and until when it is good.
+    pub(super) fn published(&self) -> Option<(Value, Instant)> {
+        let keys = self.published.iter().map(|key| key.sent().clone());
+        let unusable = self.unusable.iter().map(|kid| json!({ "kid": kid }));
+        let keys: Vec<_> = keys.chain(unusable).collect();
+        Some((json!({ "keys": keys }), self.good_until?))
     }
 
     /// Ends what has ended by now: graces, and everything if it is too old.
@@ -86,6 +113,7 @@ impl Keyring {
             .for_each(|key| key.retire());
         self.unusable.clear();
         self.good_until = None;
+        self.inherited = false;
     }
 
     /// What may verify now.
@@ -102,7 +130,6 @@ impl Keyring {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use jsonwebtoken::Algorithm;
-    use serde_json::{Value, json};
 
     use super::*;
     use crate::plugins::jwt::keys::Rules;
@@ -213,6 +240,34 @@ mod tests {
         assert!(!a.is_accepted() && !b.is_accepted(), "in its grace or not");
         assert!(ring.set().is_empty());
         assert_eq!(ring.next_end(), None);
+    }
+
+    #[test]
+    fn an_inherited_set_is_good_until_the_first_of_ones_own() {
+        let start = Instant::now();
+        let mut before = Keyring::default();
+        assert!(before.published().is_none());
+        before.replace(
+            set(&[key("a", 'A'), key("b", 'B'), json!({"kid": "no"})]),
+            start,
+            GRACE,
+            KEEP,
+        );
+        let (left, until) = before.published().unwrap();
+        let left = || set(left.get("keys").and_then(Value::as_array).unwrap());
+        let mut heir = Keyring::default();
+        heir.inherit(left(), until);
+        assert_eq!(names(&heir), ["a", "b"]);
+        assert!(heir.set().unusable.contains("no"));
+        assert_eq!(heir.next_end(), Some(start + KEEP), "it grows no younger");
+        let (a, b) = (named(&heir, "a"), named(&heir, "b"));
+        heir.replace(set(&[key("b", 'B'), key("c", 'C')]), start, GRACE, KEEP);
+        assert!(!a.is_accepted(), "without a grace");
+        assert!(b.is_accepted());
+        heir.replace(set(&[key("c", 'C')]), start, GRACE, KEEP);
+        assert!(b.is_accepted(), "its grace is as ever");
+        heir.inherit(left(), until);
+        assert_eq!(names(&heir), ["c", "b"], "what was fetched is newer");
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Key {
         self.sent == other.sent
     }
 
+    /// What the issuer sent.
+    pub(super) fn sent(&self) -> &Value {
+        &self.sent
+    }
+
     pub(super) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }

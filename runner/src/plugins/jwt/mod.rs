@@ -16,13 +16,14 @@
 //! | [`bearer`], [`claims`], [`refusal`] | what is read of a request and a token, what is answered |
 //! | [`trust`], [`template`] | which issuers there are |
 //! | [`issuer`], [`keyring`], [`keys`] | an issuer's keys, over time, one by one |
-//! | [`fetch`] | how they come |
+//! | [`fetch`], [`carry`] | how they come, and outlive a worker |
 //! | [`cache`] | tokens that were verified |
 //! | [`revocations`], [`follow`], [`operator`] | tokens that were revoked, who says so |
 //! | [`introspection`] | tokens that an issuer has to confirm |
 
 mod bearer;
 mod cache;
+mod carry;
 mod claims;
 mod fetch;
 mod follow;
@@ -39,6 +40,7 @@ mod template;
 mod tests;
 mod trust;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,7 +62,7 @@ use trust::Trust;
 
 /// Verifies bearer tokens.
 pub struct Jwt {
-    trust: Trust,
+    trust: Arc<Trust>,
     tokens: Tokens,
     revocations: Arc<Revocations>,
     /// Who tells of revoked tokens.
@@ -89,7 +91,7 @@ impl Jwt {
     /// What is wrong with the settings and where.
     pub fn new(settings: JwtSettings) -> anyhow::Result<Self> {
         settings.check()?;
-        let trust = Trust::new(&settings);
+        let trust = Arc::new(Trust::new(&settings));
         Ok(Self {
             introspection: Introspection::new(&settings, trust.http.clone())?,
             trust,
@@ -111,13 +113,19 @@ impl Jwt {
     }
 
     /// Registers the plugin, the tasks that fetch keys and follow revocations, what
-    /// readiness waits for, and what an operator can do.
+    /// readiness waits for, what outlives a worker, and what an operator can do.
     #[must_use]
     pub fn register(self, registry: Registry) -> Registry {
         let issuers: Vec<_> = self.trust.named().cloned().collect();
         let (waiting, http) = (issuers.clone(), self.trust.http.clone());
         let (revocations, directory) = (Arc::clone(&self.revocations), self.directory.clone());
         let max_staleness = self.max_staleness;
+        let (leaving, heir) = (Arc::clone(&self.trust), Arc::clone(&self.trust));
+        let registry = registry.with_legacy(
+            "jwt keys",
+            move || leaving.leave(),
+            move |left| heir.take_over(left),
+        );
         let mut registry = registry.with(self).with_readiness("jwt", move || {
             match waiting.iter().find(|issuer| !issuer.has_keys()) {
                 Some(issuer) => Err(format!("no keys of {} yet", issuer.name())),
@@ -157,9 +165,9 @@ impl Jwt {
     }
 
     /// The slow way: finds issuer and key, checks the signature, remembers the token.
-    async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Refusal> {
+    async fn verify(&self, token: &[u8], from: Option<IpAddr>) -> Result<Arc<Verified>, Refusal> {
         let unverified = claims::peek(token)?;
-        let issuer = self.trust.find(&unverified.issuer)?;
+        let issuer = self.trust.find(&unverified.issuer, from)?;
         if !claims::is_of_type(&unverified.header, &issuer.settings.types) {
             return Err(Refusal::Type);
         }
@@ -233,10 +241,11 @@ impl Jwt {
         config: &JwtConfig,
         token: &[u8],
         arrived: u64,
+        from: Option<IpAddr>,
     ) -> Result<Arc<Identity>, Refusal> {
         let (known, now) = match self.remembered(token) {
             Some(known) => (known, arrived),
-            None => (self.verify(token).await?, seconds()),
+            None => (self.verify(token, from).await?, seconds()),
         };
         self.revocations.await_first(self.wait).await;
         let judged = self.fits(config, &known, now);
@@ -290,8 +299,8 @@ impl Plugin for Jwt {
         }
         let judged = match bearer::token(request) {
             Ok(token) => {
-                self.judge(config, token, seconds_at(request.arrived()))
-                    .await
+                let (arrived, from) = (seconds_at(request.arrived()), request.src_ip());
+                self.judge(config, token, arrived, from).await
             }
             Err(refusal) => Err(refusal),
         };

@@ -48,7 +48,8 @@ pub struct FetchSettings {
     pub unknown_key_seconds: u64,
     /// The same for an issuer that a template allows and that does not exist.
     pub unknown_issuer_seconds: u64,
-    /// New issuers of templates that are looked for in a second, at most.
+    /// New issuers of templates that are looked for in a second for one client address,
+    /// at most, after a burst; for all addresses together ten times as many.
     pub new_issuers_per_second: u64,
     /// How long a fetch may take, in ms.
     pub timeout_ms: u64,

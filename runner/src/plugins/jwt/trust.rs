@@ -3,25 +3,41 @@
 //! An issuer of a template is made when a token names it first, and is on trial until
 //! its keys have come: only then does it take a place among those that are known, so
 //! names that somebody invents push out nobody. Those that do not exist are remembered
-//! for a while, and only so many are looked for in a second.
+//! for a while, and only so many are looked for in a second: for one client address, so
+//! that who invents names is in nobody's way but its own, and for all.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
 use super::fetch::{Http, keep_fetching};
 use super::issuer::Issuer;
 use super::refusal::Refusal;
 use super::settings::{FetchSettings, IssuerSettings, JwtSettings};
 use super::template::{SLUG, Template, allows};
+use crate::plugins::limits::gcra::Limit;
+use crate::plugins::limits::limiter::Limiter;
+use crate::plugins::limits::store::Buckets;
+use crate::plugins::limits::{Items, address_key, microseconds};
 
+/// Issuers that one address may bring up at once, before `newIssuersPerSecond` counts: a
+/// worker that was killed has left nothing, and many clients may share an address.
+pub(super) const BURST: u32 = 200;
+/// The same for all addresses together, which may bring up so many times more a second.
+const BURST_OF_ALL: u32 = 1_000;
+const MORE: u64 = 10;
+/// Addresses that are counted at once.
+const ADDRESSES: usize = 8_192;
+/// Issuers of one template whose keys are fetched at the same time.
+const FETCHES: usize = 32;
 /// Issuers on trial at once, and how long one may be.
-const MAX_TRIALS: u64 = 64;
+const MAX_TRIALS: u64 = 1_000;
 const TRIAL: Duration = Duration::from_secs(60);
 /// A known issuer of a template that no token named for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(24 * 3600);
@@ -37,7 +53,7 @@ pub(super) struct Trust {
     /// Of templates, without keys yet.
     trials: Cache<Box<str>, Arc<Issuer>>,
     nobodies: Cache<Box<str>, ()>,
-    newcomers: Mutex<Allowance>,
+    newcomers: Limiter,
     leeway: u64,
     fetch: FetchSettings,
     pub(super) http: Http,
@@ -47,6 +63,7 @@ pub(super) struct Trust {
 struct Family {
     settings: Arc<IssuerSettings>,
     template: Template,
+    turns: Arc<Semaphore>,
 }
 
 impl Trust {
@@ -58,10 +75,12 @@ impl Trust {
                 Some(template) if issuer.issuer.contains(SLUG) => families.push(Family {
                     settings: issuer,
                     template,
+                    turns: Arc::new(Semaphore::new(FETCHES)),
                 }),
                 _ => {
-                    let name = issuer.issuer.clone();
-                    named.insert(name, Arc::new(Issuer::new(issuer, None, leeway, fetch)));
+                    let (name, turns) = (issuer.issuer.clone(), Arc::new(Semaphore::new(1)));
+                    let issuer = Issuer::new(issuer, None, leeway, fetch, turns);
+                    named.insert(name, Arc::new(issuer));
                 }
             }
         }
@@ -86,7 +105,7 @@ impl Trust {
                 .max_capacity(MAX_NOBODIES)
                 .time_to_live(fetch.unknown_issuer())
                 .build(),
-            newcomers: Mutex::new(Allowance::new(fetch.new_issuers_per_second)),
+            newcomers: Limiter::local(Buckets::new(ADDRESSES)),
             leeway,
             fetch,
             http: Http::default(),
@@ -108,14 +127,21 @@ impl Trust {
         self.named.values()
     }
 
-    /// The issuer of this name, if it is trusted.
-    pub(super) fn find(&self, name: &str) -> Result<Arc<Issuer>, Refusal> {
+    /// All that are known, those that are named first.
+    pub(super) fn settled(&self) -> impl Iterator<Item = Arc<Issuer>> {
+        let of_templates = self.known.iter().map(|(_, issuer)| issuer);
+        self.named().cloned().chain(of_templates)
+    }
+
+    /// The issuer of this name, if it is trusted; `from` is the client that names it.
+    pub(super) fn find(&self, name: &str, from: Option<IpAddr>) -> Result<Arc<Issuer>, Refusal> {
         if let Some(issuer) = self
             .named
             .get(name)
             .cloned()
             .or_else(|| self.known.get(name))
         {
+            issuer.make_sure();
             return Ok(issuer);
         }
         let (family, slug) = self.family(name).ok_or(Refusal::UntrustedIssuer)?;
@@ -130,17 +156,36 @@ impl Trust {
                 Ok(issuer)
             };
         }
-        if !self.newcomers().take(Instant::now()) {
+        if !self.admits(from) {
             return Err(Refusal::NoKeys);
         }
         let issuer = self.trials.get_with(name.into(), || {
-            let settings = Arc::clone(&family.settings);
-            let issuer = Issuer::new(settings, Some(slug), self.leeway, self.fetch);
-            let issuer = Arc::new(issuer);
+            let issuer = self.make(family, slug);
             tokio::spawn(keep_fetching(Arc::clone(&issuer), self.http.clone()));
             issuer
         });
         Ok(issuer)
+    }
+
+    /// Has the issuer of this name, if it is trusted, given its keys. One of a template is
+    /// known if it then has some.
+    pub(super) fn take_in(&self, name: &str, give: impl FnOnce(&Issuer)) {
+        if let Some(issuer) = self.named.get(name) {
+            give(issuer);
+        } else if let Some((family, slug)) = self.family(name) {
+            let issuer = self.make(family, slug);
+            give(&issuer);
+            if issuer.has_keys() {
+                tokio::spawn(keep_fetching(Arc::clone(&issuer), self.http.clone()));
+                self.known.insert(name.into(), issuer);
+            }
+        }
+    }
+
+    fn make(&self, family: &Family, slug: &str) -> Arc<Issuer> {
+        let (settings, turns) = (Arc::clone(&family.settings), Arc::clone(&family.turns));
+        let issuer = Issuer::new(settings, Some(slug), self.leeway, self.fetch, turns);
+        Arc::new(issuer)
     }
 
     /// Ends the trial of an issuer of which something is known by now.
@@ -174,53 +219,23 @@ impl Trust {
         })
     }
 
-    fn newcomers(&self) -> std::sync::MutexGuard<'_, Allowance> {
-        self.newcomers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// So many in any second.
-struct Allowance {
-    per_second: u64,
-    left: u64,
-    since: Option<Instant>,
-}
-
-impl Allowance {
-    fn new(per_second: u64) -> Self {
-        Self {
-            per_second,
-            left: per_second,
-            since: None,
+    /// Whether a client may bring up one more issuer.
+    fn admits(&self, from: Option<IpAddr>) -> bool {
+        let limit = |times: u64, burst| Limit {
+            rate: u32::try_from(self.fetch.new_issuers_per_second.saturating_mul(60 * times))
+                .unwrap_or(u32::MAX),
+            burst,
+        };
+        let address = address_key(from);
+        let mut items = Items::default();
+        for (policy, limit, owner) in [
+            ("new issuers of an address", limit(1, BURST), &address[..]),
+            ("new issuers", limit(MORE, BURST_OF_ALL), &[]),
+        ] {
+            let key = self.newcomers.key(policy, limit, &[owner], &[]);
+            items.push(policy, limit, key);
         }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        if self
-            .since
-            .is_none_or(|since| now - since >= Duration::from_secs(1))
-        {
-            self.since = Some(now);
-            self.left = self.per_second;
-        }
-        let left = self.left.checked_sub(1);
-        self.left = left.unwrap_or(0);
-        left.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowance_comes_back_with_the_second() {
-        let mut allowance = Allowance::new(2);
-        let now = Instant::now();
-        let after = |ms| now + Duration::from_millis(ms);
-        let taken = [0, 10, 20, 999, 1000, 1001, 1002, 2500].map(|ms| allowance.take(after(ms)));
-        assert_eq!(taken, [true, true, false, false, true, true, false, true]);
+        let now = microseconds(SystemTime::now());
+        self.newcomers.decide_here(&items, now, 1).wait == 0
     }
 }

@@ -9,6 +9,7 @@ mod forged;
 mod issuers;
 mod liar;
 mod outage;
+mod reload;
 mod revoked;
 mod rotation;
 mod signer;

@@ -7,6 +7,7 @@
 
 mod bearer;
 mod claims;
+mod heirs;
 mod introspection;
 mod issuer;
 mod issuers;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Jwt, seconds};
 use crate::chain::Chain;
-use crate::testkit::{self, Outcome};
+use crate::legacy::Legacies;
+use crate::testkit::{self, Outcome, Simulated};
 use crate::{Flow, Plugin, Registry, Request};
 use issuer::Issuer;
 use signer::{OTHER, RSA, Signer};
@@ -56,6 +58,7 @@ impl Plugin for Show {
 /// A runner that trusts these issuers, and ends with the test.
 struct Runner {
     registry: Registry,
+    legacies: Legacies,
     stop: CancellationToken,
 }
 
@@ -75,10 +78,15 @@ fn runner(issuers: &[Value], fetch: Value) -> Runner {
 
 impl Runner {
     fn of(jwt: Jwt) -> Self {
-        let registry = jwt.register(Registry::new()).with(Show);
+        let mut registry = jwt.register(Registry::new()).with(Show);
+        let legacies = registry.take_legacies();
         let stop = CancellationToken::new();
         registry.start_tasks(&stop);
-        Self { registry, stop }
+        Self {
+            registry,
+            legacies,
+            stop,
+        }
     }
 
     fn trusting(issuer: &Issuer) -> Self {
@@ -111,11 +119,12 @@ impl Runner {
 }
 
 async fn judge(chain: &Chain, token: &str) -> Outcome {
+    bearing(token).judge(chain).await
+}
+
+fn bearing(token: &str) -> Simulated {
     let request = testkit::request("GET", "/v1/platform/info");
-    request
-        .header("Authorization", format!("Bearer {token}"))
-        .judge(chain)
-        .await
+    request.header("Authorization", format!("Bearer {token}"))
 }
 
 fn edit(mut claims: Value, name: &str, value: Value) -> Value {

@@ -1,13 +1,17 @@
 //! Issuers by template: a realm a tenant.
 
+use std::sync::Arc;
+
 use jsonwebtoken::Algorithm;
 use postern_contract::Code;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use super::{Issuer, OTHER, RSA, Runner, edit, judge, jwt, runner, without};
+use super::super::trust::BURST;
+use super::{Issuer, OTHER, RSA, Runner, bearing, edit, judge, jwt, runner, without};
 use crate::testkit::Outcome;
 
-fn realms(of: &Issuer, allow: &[&str]) -> Value {
+pub(super) fn realms(of: &Issuer, allow: &[&str]) -> Value {
     json!({
         "issuer": format!("{}/realms/tenant-{{slug}}", of.url),
         "allow": allow,
@@ -16,7 +20,7 @@ fn realms(of: &Issuer, allow: &[&str]) -> Value {
 }
 
 /// Claims of a token of a tenant's realm.
-fn claims(of: &Issuer, realm: &str) -> Value {
+pub(super) fn claims(of: &Issuer, realm: &str) -> Value {
     let claims = edit(of.claims(), "tenant_id", json!("tnt_1"));
     edit(claims, "iss", json!(format!("{}/realms/{realm}", of.url)))
 }
@@ -120,7 +124,7 @@ async fn a_realm_that_does_not_exist_is_looked_for_once_a_while() {
 }
 
 #[tokio::test]
-async fn inventing_realms_is_slow_and_pushes_out_nobody() {
+async fn inventing_realms_is_slow_and_in_nobodys_way() {
     let server = Issuer::publishing(&[&RSA]).await;
     let settings = json!({
         "issuers": [realms(&server, &["*"])],
@@ -129,20 +133,23 @@ async fn inventing_realms_is_slow_and_pushes_out_nobody() {
     });
     let runner = Runner::of(jwt(settings));
     let good = |n: usize| RSA.sign(&claims(&server, &format!("tenant-good-{n}")));
-    for n in 0..3 {
+    for n in 0..2 {
         assert!(runner.judge(&good(n)).await.goes_on());
     }
+    const INVENTED: usize = 400;
+    let tokens = (0..INVENTED).map(|n| claims(&server, &format!("tenant-missing-{n}")));
+    let tokens: Vec<_> = tokens.map(|claims| RSA.sign(&claims)).collect();
     let mut late = 0;
     let start = std::time::Instant::now();
-    for n in 0..300 {
-        let token = RSA.sign(&claims(&server, &format!("tenant-missing-{n}")));
-        late += usize::from(runner.judge(&token).await.code() == Some(Code::BackendUnavailable));
+    for token in &tokens {
+        late += usize::from(runner.judge(token).await.code() == Some(Code::BackendUnavailable));
     }
-    let seconds = 1 + usize::try_from(start.elapsed().as_secs()).unwrap();
-    assert!(
-        late + 20 * (seconds + 1) >= 300,
-        "{late} of 300 in {seconds} s"
-    );
+    let back = 20 * usize::try_from(start.elapsed().as_secs() + 1).unwrap();
+    let most = usize::try_from(BURST).unwrap() + back;
+    assert!(late + most >= INVENTED, "{late} were late, {most} may pass");
+    // That address has nothing left, which is nobody else's loss.
+    let newcomer = bearing(&good(2)).src_ip([198, 51, 100, 7]);
+    assert!(newcomer.judge(&runner.chain("{}")).await.goes_on());
     let before = server.fetches();
     for n in 0..3 {
         let fresh = RSA.sign(&edit(
@@ -153,6 +160,24 @@ async fn inventing_realms_is_slow_and_pushes_out_nobody() {
         assert!(runner.judge(&fresh).await.goes_on());
     }
     assert_eq!(server.fetches(), before, "all three are still known");
+}
+
+/// As after a crash, which leaves nothing: everybody comes at once.
+#[tokio::test]
+async fn as_many_as_a_burst_are_new_at_once() {
+    let server = Issuer::publishing(&[&RSA]).await;
+    let runner = runner(
+        &[realms(&server, &["*"])],
+        json!({"newIssuersPerSecond": 1}),
+    );
+    let chain = Arc::new(runner.chain("{}"));
+    let mut asking = JoinSet::new();
+    for n in 0..BURST {
+        let token = RSA.sign(&claims(&server, &format!("tenant-{n}")));
+        let chain = Arc::clone(&chain);
+        asking.spawn(async move { judge(&chain, &token).await });
+    }
+    assert!(asking.join_all().await.iter().all(Outcome::goes_on));
 }
 
 #[tokio::test]

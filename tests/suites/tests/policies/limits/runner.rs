@@ -45,6 +45,10 @@ impl Runner {
         &self.0.process
     }
 
+    pub(super) fn workers(&self) -> Result<Vec<String>> {
+        self.0.workers()
+    }
+
     pub(super) fn log(&self) -> String {
         self.0.process.tail()
     }

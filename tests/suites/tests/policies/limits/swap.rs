@@ -21,12 +21,12 @@ async fn buckets_outlive_a_worker() -> Result<()> {
     assert_eq!(asking.passed(CALLER, 120).await?, 100);
     assert_eq!(asking.passed(OTHER, 60).await?, 60);
     for _ in 0..3 {
-        let before = workers(&runner)?;
+        let before = runner.workers()?;
         runner.process().signal(Signal::HUP)?;
         // Whoever asks all the while gets nothing more.
         wait_for("another worker", Duration::from_secs(20), async || {
             ensure!(asking.ask(CALLER).await? == Verdict::Limited, "let pass");
-            let now = workers(&runner)?;
+            let now = runner.workers()?;
             ensure!(
                 now.len() == 1 && now != before,
                 "{now:?}, before {before:?}"
@@ -38,10 +38,4 @@ async fn buckets_outlive_a_worker() -> Result<()> {
     }
     assert_eq!(asking.passed(OTHER, 60).await?, 40);
     Ok(())
-}
-
-fn workers(runner: &Runner) -> Result<Vec<String>> {
-    let id = runner.process().id();
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-    Ok(children.split_whitespace().map(str::to_owned).collect())
 }
