@@ -67,6 +67,18 @@ impl From<Unplanned> for Stop {
     }
 }
 
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Fault(failure.into(), None)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault, None)
+    }
+}
+
 impl Stop {
     fn may_be_stale(&self) -> bool {
         match self {
