@@ -7,6 +7,7 @@
 mod config;
 mod directory;
 mod mongo;
+mod pooler;
 mod quotas;
 mod schemas;
 mod server;

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use postern_common::Failure;
-use postern_contract::TenantId;
+use postern_contract::{TenantId, WorkspaceId};
 use postern_mongo::Reservation;
 use sqlx::{PgExecutor, PgPool, PgTransaction};
 
@@ -86,6 +86,27 @@ impl postern_mongo::Quotas for ControlPlane {
                 limit,
             };
             Ok(Box::new(reserved) as Box<dyn Reservation>)
+        }
+        .boxed()
+    }
+
+    fn closed<'a>(
+        &'a self,
+        workspaces: &'a [WorkspaceId],
+    ) -> BoxFuture<'a, Result<Vec<WorkspaceId>, Failure>> {
+        async move {
+            let ids: Vec<String> = workspaces.iter().map(WorkspaceId::to_string).collect();
+            let open: Vec<(String,)> = sqlx::query_as(
+                "SELECT w.id FROM postern.workspace w JOIN postern.tenant t ON t.id = w.tenant_id
+                 WHERE w.id = ANY ($1) AND w.status NOT IN ('suspended', 'deactivated')
+                   AND t.status NOT IN ('suspended', 'deactivated')",
+            )
+            .bind(&ids)
+            .fetch_all(&self.0)
+            .await?;
+            let is_open = |id: &WorkspaceId| open.iter().any(|(open,)| *open == id.to_string());
+            let closed = workspaces.iter().filter(|id| !is_open(id));
+            Ok(closed.copied().collect())
         }
         .boxed()
     }

@@ -32,6 +32,7 @@ use tonic::transport::ServerTlsConfig;
 use crate::config::{Claims, Config, postgres_url, secret};
 use crate::directory;
 use crate::mongo::MongoBackend;
+use crate::pooler;
 use crate::quotas::ControlPlane;
 
 /// A configuration whose files are good.
@@ -370,12 +371,18 @@ impl Server {
 async fn connect(config: &Config) -> Result<PgPool> {
     let (pool, options) = config.database.connect(None).context("database")?;
     let connected = pool.connect_with(options).await;
-    connected
+    let pool = connected
         .map_err(|error| match tls::complaint(&error) {
             Some(complaint) => anyhow::anyhow!(complaint),
             None => error.into(),
         })
-        .context("database: cannot connect")
+        .context("database: cannot connect")?;
+    if config.database.pooler {
+        let patience = Duration::from_millis(config.database.acquire_ms);
+        let checked = pooler::check(&pool, patience).await;
+        checked.context("database.pooler")?;
+    }
+    Ok(pool)
 }
 
 /// Brings the schema up to date and ends.

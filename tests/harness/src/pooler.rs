@@ -64,6 +64,8 @@ impl Pooler {
             "auth_type = scram-sha-256".to_owned(),
             format!("auth_file = {}", accounts.display()),
             format!("default_pool_size = {connections}"),
+            // The control plane's driver sends it.
+            "ignore_startup_parameters = extra_float_digits".to_owned(),
             "max_client_conn = 500".to_owned(),
             // A server that was away is tried again at once, not after 15 s, and who waits
             // for a connection is told after 5 s, not after 120.

@@ -17,10 +17,22 @@ async fn report(
     sequence: u64,
     calls: &[(&str, u64, u64)],
 ) -> Result<Vec<Used>, Code> {
+    report_by(server, "", reporter, sequence, calls).await
+}
+
+/// The same where a tenant's own issuer says whose they are.
+async fn report_by(
+    server: &Server,
+    slug: &str,
+    reporter: u8,
+    sequence: u64,
+    calls: &[(&str, u64, u64)],
+) -> Result<Vec<Used>, Code> {
     let calls = calls.iter().map(|&(tenant, at, calls)| Calls {
         tenant_id: tenant.to_owned(),
         at,
         calls,
+        tenant_slug: slug.to_owned(),
     });
     let report = ReportCallsRequest {
         reporter: vec![reporter; 16],
@@ -44,6 +56,7 @@ async fn a_report_counts_once_and_says_how_its_tenants_stand() {
         at,
         used,
         limit: Some(50_000),
+        tenant_slug: String::new(),
     };
     let rows = [
         (tenant.as_str(), at, 7),
@@ -80,6 +93,29 @@ async fn a_report_counts_once_and_says_how_its_tenants_stand() {
         (&calls["used"], &calls["limit"]),
         (&21.into(), &50_000.into())
     );
+}
+
+/// Whoever administers a tenant's issuer can write any tenant's id into its tokens.
+#[tokio::test]
+async fn a_tenants_issuer_counts_for_that_tenant_alone() {
+    let deployment = Deployment::new().await;
+    let server = deployment.serve("a").await;
+    let tenant = make_tenant(&deployment, &server).await;
+    let path = format!("/v1/tenants/{tenant}");
+    let admin = Caller::of_tenant(&tenant, "tenant_admin");
+    let shown = Request::new(&admin, Method::GET, &path);
+    let shown = shown.send(&deployment, &server).await.json().unwrap();
+    let slug = shown["slug"].as_str().unwrap();
+    let rows = [(tenant.as_str(), now(), 7)];
+    let used = async |slug: &str, sequence| -> Vec<_> {
+        let told = report_by(&server, slug, 1, sequence, &rows).await.unwrap();
+        told.into_iter()
+            .map(|told| (told.tenant_slug, told.used))
+            .collect()
+    };
+    assert_eq!(used(slug, 1).await, [(slug.to_owned(), 7)]);
+    assert_eq!(used("another", 2).await, []);
+    assert_eq!(used("", 3).await, [(String::new(), 14)]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What is wrong is said in one line, before anything listens.
 
+use postern_harness::pooler::Pooler;
 use postern_harness::ports::Port;
 use serde_json::json;
 
@@ -143,4 +144,23 @@ async fn the_operator_sees_metrics() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
+}
+
+/// Debian's PgBouncer knows no prepared statements, which requests would meet now and then.
+#[tokio::test]
+async fn a_pooler_without_prepared_statements_is_told() {
+    let deployment = Deployment::new().await;
+    let rest = deployment.database.strip_prefix("postgres://").unwrap();
+    let (login, place) = rest.split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let server = place.split('/').next().unwrap().parse().unwrap();
+    let pooler = Pooler::start(server, &[(user, password)], 4).await.unwrap();
+    let url = pooler.url(&deployment.database);
+    let more = json!({"database": {"url": url, "pooler": true, "migrate": false}});
+    let ports = [Port::free().unwrap(), Port::free().unwrap()];
+    let config = deployment.config("pooled", &ports, &more);
+    let (code, printed) = fails(binary().arg("--config").arg(&config));
+    assert_eq!(code, Some(1), "{printed}");
+    let told = "postern-handlers: database.pooler: the pooler keeps no prepared statements";
+    assert!(printed.contains(told), "{printed}");
 }
