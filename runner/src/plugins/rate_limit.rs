@@ -6,6 +6,7 @@
 //! and everybody on one route of the table. All are taken together or not at all, and none
 //! if the tenant's calls of the month are used up ([`super::limits::calls`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use postern_contract::{Code, Match, Profile, Route, routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limits::calls::Calls;
+use super::limits::calls::{Calls, whose};
 use super::limits::gcra::{LONGEST, Limit};
 use super::limits::limiter::{Limiter, Outcome};
 use super::limits::settings::OnStoreDown;
@@ -120,8 +121,8 @@ impl RateLimit {
             return Err(Reply::refuse(Code::GatewayMisconfigured, message));
         };
         let now = microseconds(request.arrived());
-        if let Some(tenant) = tenant(request)
-            && let Err(exceeded) = self.calls.left(tenant, now)
+        if let Some(whose) = whose_calls(request)
+            && let Err(exceeded) = self.calls.left(&whose, now)
             && !shadowed(CALLS, config.shadow)
         {
             return Err(exceeded.reply(now));
@@ -207,15 +208,15 @@ impl RateLimit {
 
     /// A call that has passed all limits counts for its tenant's month.
     fn pass(&self, request: &Request<'_>, demand: &Demand) -> Flow {
-        if let Some(tenant) = tenant(request) {
-            self.calls.count(tenant, demand.now);
+        if let Some(whose) = whose_calls(request) {
+            self.calls.count(&whose, demand.now);
         }
         Flow::Next
     }
 }
 
-fn tenant<'r>(request: &'r Request<'_>) -> Option<&'r str> {
-    request.facts.identity.as_ref()?.tenant.as_deref()
+fn whose_calls<'r>(request: &'r Request<'_>) -> Option<Cow<'r, str>> {
+    whose(request.facts.identity.as_ref()?)
 }
 
 /// Whose buckets a caller's are: its tenant's.

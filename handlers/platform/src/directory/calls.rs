@@ -29,6 +29,7 @@ pub(super) async fn take(
     let rows = calls.into_iter().filter_map(|row| {
         let row = Calls {
             tenant: row.tenant_id,
+            slug: row.tenant_slug,
             at: i64::try_from(row.at).ok()?,
             calls: i64::from(u32::try_from(row.calls).unwrap_or(u32::MAX)),
         };
@@ -51,6 +52,7 @@ pub(super) async fn take(
         at: super::unsigned(row.at),
         used: super::unsigned(row.used),
         limit: row.limit.map(super::unsigned),
+        tenant_slug: row.slug,
     });
     Ok(ReportCallsResponse {
         used: used.collect(),

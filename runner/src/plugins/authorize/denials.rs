@@ -66,7 +66,7 @@ impl Denials {
     }
 }
 
-fn denial(request: &Request<'_>, reply: &Reply, Denied(resource): Denied) -> Denial {
+fn denial(request: &Request<'_>, reply: &Reply, denied: Denied) -> Denial {
     let facts = &request.facts;
     let who = facts.identity.as_deref();
     let since = SystemTime::now()
@@ -88,12 +88,12 @@ fn denial(request: &Request<'_>, reply: &Reply, Denied(resource): Denied) -> Den
             .map(|code| code.as_str().to_owned())
             .unwrap_or_default(),
         subject: who.map(|who| who.subject.clone()).unwrap_or_default(),
-        tenant_id: who.and_then(|who| who.tenant.clone()).unwrap_or_default(),
+        tenant_id: denied.tenant.unwrap_or_default(),
         client_address: request
             .src_ip()
             .map(|ip| ip.to_string())
             .unwrap_or_default(),
-        resource: resource.unwrap_or_default(),
+        resource: denied.resource.unwrap_or_default(),
     }
 }
 

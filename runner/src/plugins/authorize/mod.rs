@@ -170,8 +170,14 @@ struct Refusal {
     denied: Option<Denied>,
 }
 
-/// What the caller was denied: an id in the path, or nothing in particular.
-struct Denied(Option<String>);
+/// What the caller was denied.
+struct Denied {
+    /// An id in the path, or nothing in particular.
+    resource: Option<String>,
+    /// The caller's tenant; `None` also where it is the word of another tenant's issuer,
+    /// which may not write into this one's trail.
+    tenant: Option<String>,
+}
 
 impl From<Reply> for Refusal {
     fn from(reply: Reply) -> Self {

@@ -1,8 +1,8 @@
 //! The rules, in their order, over what is known without waiting.
 //!
-//! Scope → role → tenant named in path or query → the token's tenant → the workspace in
-//! the path → family on. What belongs to another tenant answers exactly as what does
-//! not exist.
+//! The tenant's own issuer → scope → role → tenant named in path or query → the token's
+//! tenant → the workspace in the path → family on. What belongs to another tenant answers
+//! exactly as what does not exist.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ fn granted<'a>(
         who,
         request,
     };
+    asked.issuer(directory, answers)?;
     asked.scope()?;
     asked.role()?;
     let named = asked.named_tenant()?;
@@ -119,6 +120,19 @@ struct Asked<'r, 'a> {
 }
 
 impl Asked<'_, '_> {
+    /// A tenant's own issuer speaks for that tenant: before anything else is said of a
+    /// tenant or kept in its name.
+    fn issuer(&self, directory: &Directory, answers: &Answers) -> Result<(), Halt> {
+        let (Some(slug), Some(id)) = (&self.who.tenant_slug, &self.who.tenant) else {
+            return Ok(());
+        };
+        let entry = answers.look(directory, id)?;
+        if entry.tenant().is_some_and(|tenant| tenant.slug == *slug) {
+            return Ok(());
+        }
+        Err(self.deny_to(None, no_tenant(id), Some(&shown(id))))
+    }
+
     fn scope(&self) -> Result<(), Halt> {
         match &self.route.scope {
             Some(scope) if !self.who.scopes.contains(scope) => {
@@ -206,14 +220,7 @@ impl Asked<'_, '_> {
         id: &str,
     ) -> Result<Granted, Halt> {
         let entry = answers.look(directory, id)?;
-        let issuer_is_its_own = |tenant: &&Tenant| {
-            let slug = self.who.tenant_slug.as_ref();
-            slug.is_none_or(|slug| *slug == tenant.slug)
-        };
-        let tenant = entry
-            .tenant()
-            .filter(issuer_is_its_own)
-            .ok_or_else(|| self.no_tenant(id))?;
+        let tenant = entry.tenant().ok_or_else(|| self.no_tenant(id))?;
         let state = match tenant.status() {
             Status::Suspended => Some("suspended"),
             Status::Deactivated => Some("deactivated"),
@@ -294,11 +301,7 @@ impl Asked<'_, '_> {
     }
 
     fn no_tenant(&self, id: &str) -> Halt {
-        let message = postern_contract::id::not_found("Tenant", id);
-        self.deny(
-            Reply::refuse(Code::TenantNotFound, message),
-            Some(&shown(id)),
-        )
+        self.deny(no_tenant(id), Some(&shown(id)))
     }
 
     fn no_workspace(&self, id: &str) -> Halt {
@@ -310,13 +313,23 @@ impl Asked<'_, '_> {
     }
 
     fn deny(&self, reply: Reply, resource: Option<&str>) -> Halt {
+        self.deny_to(self.who.tenant.clone(), reply, resource)
+    }
+
+    /// A denial in this tenant's trail, or the platform's own.
+    fn deny_to(&self, tenant: Option<String>, reply: Reply, resource: Option<&str>) -> Halt {
         let named = || self.params.iter().next().map(|(_, value)| shown(value));
         let resource = resource.map(str::to_owned).or_else(named);
         Halt::Refuse(Refusal {
             reply,
-            denied: Some(Denied(resource)),
+            denied: Some(Denied { resource, tenant }),
         })
     }
+}
+
+fn no_tenant(id: &str) -> Reply {
+    let message = postern_contract::id::not_found("Tenant", id);
+    Reply::refuse(Code::TenantNotFound, message)
 }
 
 /// What IAM routes ask of a plan.

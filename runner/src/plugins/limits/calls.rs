@@ -6,6 +6,9 @@
 //!                    └── used and limit of the plan ◄── ReportCalls ◄──────┘ or at once: a new tenant
 //! ```
 //!
+//! A tenant's own issuer may claim to speak for another tenant: calls by its word are a
+//! count of their own, which the directory adds up and answers for that tenant only.
+//!
 //! No request waits for it. A report that is repeated counts once, so calls are lost with
 //! a process that is killed only, and those of its last second. What other runners
 //! have let pass is known a report later: so beyond the limit pass, at most, the calls
@@ -13,6 +16,7 @@
 //! before until its first report is answered; and, while the directory is away, whatever
 //! the other runners let pass meanwhile.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -31,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{microseconds, seconds_up};
-use crate::Reply;
+use crate::{Identity, Reply};
 
 /// Between two reports.
 const REPORT: Duration = Duration::from_secs(1);
@@ -107,12 +111,31 @@ impl Exceeded {
     }
 }
 
+/// Whose calls somebody's are: a tenant's, by the word of its own issuer or a common one.
+pub(crate) fn whose(who: &Identity) -> Option<Cow<'_, str>> {
+    let tenant = who.tenant.as_deref()?;
+    Some(by_word_of(
+        tenant,
+        who.tenant_slug.as_deref().unwrap_or_default(),
+    ))
+}
+
+/// A claim has no control characters.
+const BY: char = '\n';
+
+fn by_word_of<'t>(tenant: &'t str, slug: &str) -> Cow<'t, str> {
+    match slug {
+        "" => Cow::Borrowed(tenant),
+        slug => Cow::Owned(format!("{tenant}{BY}{slug}")),
+    }
+}
+
 impl Calls {
-    /// Whether a tenant has calls left. Counts nothing.
-    pub(crate) fn left(&self, tenant: &str, now: u64) -> Result<(), Exceeded> {
+    /// Whether there are calls left. Counts nothing.
+    pub(crate) fn left(&self, whose: &str, now: u64) -> Result<(), Exceeded> {
         let mut table = self.table(now);
         let resets = table.month.ends;
-        let Some(count) = table.tenants.get_mut(tenant) else {
+        let Some(count) = table.tenants.get_mut(whose) else {
             return Ok(());
         };
         match count.limit {
@@ -125,14 +148,14 @@ impl Calls {
     }
 
     /// A call has passed.
-    pub(crate) fn count(&self, tenant: &str, now: u64) {
+    pub(crate) fn count(&self, whose: &str, now: u64) {
         let mut table = self.table(now);
         let known = table.tenants.len();
-        let count = match table.tenants.get_mut(tenant) {
+        let count = match table.tenants.get_mut(whose) {
             Some(count) => count,
             None if known < MOST => {
                 self.appeared.notify_one();
-                table.tenants.entry(tenant.into()).or_default()
+                table.tenants.entry(whose.into()).or_default()
             }
             None => {
                 metrics::counter!("postern_calls_uncounted_total").increment(1);
@@ -155,14 +178,14 @@ impl Calls {
         tenants.retain(|_, count| {
             count.passed + count.reported > 0 || count.called_at.saturating_add(IDLE) > now
         });
-        for (tenant, count) in tenants.iter_mut() {
+        for (whose, count) in tenants.iter_mut() {
             if batch.len() >= BATCH {
                 break;
             }
             if count.passed > 0 || count.refused {
                 count.refused = false;
                 count.reported = std::mem::take(&mut count.passed);
-                batch.push(month.row(tenant, count.reported));
+                batch.push(month.row(whose, count.reported));
             }
         }
         batch
@@ -174,12 +197,14 @@ impl Calls {
         let Table { month, tenants, .. } = &mut *table;
         let begins = month.begins / 1_000_000;
         for row in batch.iter().filter(|row| row.at == begins) {
-            if let Some(count) = tenants.get_mut(row.tenant_id.as_str()) {
+            let whose = by_word_of(&row.tenant_id, &row.tenant_slug);
+            if let Some(count) = tenants.get_mut(&*whose) {
                 count.reported = 0;
             }
         }
         for used in answer.used.iter().filter(|used| used.at == begins) {
-            if let Some(count) = tenants.get_mut(used.tenant_id.as_str()) {
+            let whose = by_word_of(&used.tenant_id, &used.tenant_slug);
+            if let Some(count) = tenants.get_mut(&*whose) {
                 (count.used, count.limit) = (used.used, used.limit);
             }
         }
@@ -258,7 +283,7 @@ impl Table {
         let month = self.month;
         let left = self.tenants.drain().filter(|(_, count)| count.passed > 0);
         self.before
-            .extend(left.map(|(tenant, count)| month.row(&tenant, count.passed)));
+            .extend(left.map(|(whose, count)| month.row(&whose, count.passed)));
         self.month = Month::of(now);
     }
 }
@@ -277,11 +302,13 @@ impl Month {
         }
     }
 
-    fn row(self, tenant: &str, calls: u64) -> Row {
+    fn row(self, whose: &str, calls: u64) -> Row {
+        let (tenant, slug) = whose.split_once(BY).unwrap_or((whose, ""));
         Row {
             tenant_id: tenant.to_owned(),
             at: self.begins / 1_000_000,
             calls,
+            tenant_slug: slug.to_owned(),
         }
     }
 }
@@ -318,6 +345,7 @@ mod tests {
             at: row.at,
             used,
             limit,
+            tenant_slug: row.tenant_slug.clone(),
         });
         let used = used.collect();
         calls.told(batch, ReportCallsResponse { used }, now);
@@ -379,6 +407,40 @@ mod tests {
         );
         answer(&calls, &asked, 3, None, now);
         assert_eq!(calls.left("acme", now), Ok(()));
+    }
+
+    #[test]
+    fn by_another_issuers_word_is_another_count() {
+        let (calls, now) = (Calls::default(), at("2026-02-28T12:00:00Z"));
+        let who = |slug: Option<&str>| Identity {
+            tenant: Some("acme".into()),
+            tenant_slug: slug.map(str::to_owned),
+            ..Identity::default()
+        };
+        let (common, own, evil) = (who(None), who(Some("acme")), who(Some("evil")));
+        let whose = |who| whose(who).unwrap();
+        for who in [&common, &own, &evil] {
+            calls.count(&whose(who), now);
+        }
+        let mut batch = calls.batch(now);
+        batch.sort_by(|a, b| a.tenant_slug.cmp(&b.tenant_slug));
+        let rows = batch
+            .iter()
+            .map(|row| (&*row.tenant_id, &*row.tenant_slug, row.calls));
+        let expected = [("acme", "", 1), ("acme", "acme", 1), ("acme", "evil", 1)];
+        assert_eq!(rows.collect::<Vec<_>>(), expected);
+        // What the directory leaves out learns nothing.
+        batch.truncate(2);
+        answer(&calls, &batch, 2, Some(2), now);
+        assert!(calls.left(&whose(&common), now).is_err());
+        assert!(calls.left(&whose(&own), now).is_err());
+        assert_eq!(calls.left(&whose(&evil), now), Ok(()));
+        assert!(
+            whose(&Identity {
+                tenant: Some("t".into()),
+                ..Identity::default()
+            }) == "t"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that Redis stopped, its cluster, a runner that is reloaded, and calls a month.
 
 mod gateway;
-mod month;
+pub(crate) mod month;
 mod runner;
 mod shared;
 mod stopped;

@@ -1,13 +1,15 @@
 //! Several issuers beside each other: none speaks for another.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use postern_harness::api::Client;
 use postern_harness::keycloak::{Realm, User};
+use postern_harness::token::unique;
 use postern_harness::wait_for;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::signer::P256;
+use super::signer::{P256, claims_of};
 use super::{ANY, SOON, World, claims};
+use crate::limits::month::used;
 
 #[tokio::test]
 async fn keys_of_the_same_name_are_not_the_same() -> Result<()> {
@@ -67,6 +69,32 @@ async fn a_tenants_realm_speaks_for_that_tenant_alone() -> Result<()> {
     };
     wait_for("the refusal", SOON, refused).await?;
     as_evil.get(ANY).await?.refused(404, "TENANT_NOT_FOUND")?;
+
+    // Whatever it asks for is no call of the other tenant, nor an entry in its trail.
+    let admin = world.stack.platform_admin().await?;
+    let (body, mark) = (json!({"slug": "s", "displayName": "S"}), unique());
+    let forbidden = as_evil.post("/v1/tenants", &body);
+    let denied = forbidden.set("x-correlation-id", &mark).await?;
+    denied.refused(404, "TENANT_NOT_FOUND")?;
+    let entry = async |path: &str| -> Result<Value> {
+        let list = admin.get(path).await?.expect(200)?.at("/data")?;
+        let mut entries = list.as_array().context("no list")?.iter();
+        let found = entries.find(|entry| entry["correlationId"] == json!(mark));
+        Ok(found.cloned().context("no such entry")?)
+    };
+    let written = wait_for("the denial", SOON, async || {
+        entry("/v1/platform/audit").await
+    })
+    .await?;
+    assert_eq!(written["tenantId"], Value::Null, "{written}");
+    assert_eq!(written["resource"], json!(acme.id), "{written}");
+    let trail = admin.get(&format!("{}/audit", acme.path())).await?.text();
+    let evil_one = claims_of(as_evil.token().context("no token")?)?["sub"].clone();
+    let evil_one = evil_one.as_str().context("no subject")?;
+    assert!(!trail.contains(evil_one), "{trail}");
+    as_acme.get(&acme.path()).await?.expect(200)?;
+    // Its own issuer's three, the last of them after all the others'.
+    used(&admin, &acme, 3).await?;
 
     // And one that leaves the tenant out, to be the platform.
     let nobody = Realm::new(&format!("tenant-{}-2", acme.slug));

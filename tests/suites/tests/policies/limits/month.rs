@@ -29,7 +29,8 @@ async fn usage(admin: &Client, tenant: &Tenant<'_>) -> Result<(u64, Value)> {
     ))
 }
 
-async fn used(admin: &Client, tenant: &Tenant<'_>, expected: u64) -> Result<()> {
+/// As many calls are used, once all are reported.
+pub(crate) async fn used(admin: &Client, tenant: &Tenant<'_>, expected: u64) -> Result<()> {
     wait_for("the calls to be added up", SOON, async || {
         let (used, _) = usage(admin, tenant).await?;
         ensure!(used == expected, "{used} are used, not {expected}");
