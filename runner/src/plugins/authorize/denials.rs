@@ -88,7 +88,10 @@ fn denial(request: &Request<'_>, reply: &Reply, denied: Denied) -> Denial {
             .map(|code| code.as_str().to_owned())
             .unwrap_or_default(),
         subject: who.map(|who| who.subject.clone()).unwrap_or_default(),
-        tenant_id: denied.tenant.unwrap_or_default(),
+        tenant_id: who
+            .filter(|_| denied.to_tenant)
+            .and_then(|who| who.tenant.clone())
+            .unwrap_or_default(),
         client_address: request
             .src_ip()
             .map(|ip| ip.to_string())

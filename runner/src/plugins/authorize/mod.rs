@@ -174,9 +174,9 @@ struct Refusal {
 struct Denied {
     /// An id in the path, or nothing in particular.
     resource: Option<String>,
-    /// The caller's tenant; `None` also where it is the word of another tenant's issuer,
-    /// which may not write into this one's trail.
-    tenant: Option<String>,
+    /// It is for the trail of the caller's tenant: not where that is the word of another
+    /// tenant's issuer.
+    to_tenant: bool,
 }
 
 impl From<Reply> for Refusal {

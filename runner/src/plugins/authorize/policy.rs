@@ -130,7 +130,7 @@ impl Asked<'_, '_> {
         if entry.tenant().is_some_and(|tenant| tenant.slug == *slug) {
             return Ok(());
         }
-        Err(self.deny_to(None, no_tenant(id), Some(&shown(id))))
+        Err(self.deny_to(false, no_tenant(id), Some(&shown(id))))
     }
 
     fn scope(&self) -> Result<(), Halt> {
@@ -313,16 +313,19 @@ impl Asked<'_, '_> {
     }
 
     fn deny(&self, reply: Reply, resource: Option<&str>) -> Halt {
-        self.deny_to(self.who.tenant.clone(), reply, resource)
+        self.deny_to(true, reply, resource)
     }
 
-    /// A denial in this tenant's trail, or the platform's own.
-    fn deny_to(&self, tenant: Option<String>, reply: Reply, resource: Option<&str>) -> Halt {
+    /// A denial for the trail of the caller's tenant, or the platform's only.
+    fn deny_to(&self, to_tenant: bool, reply: Reply, resource: Option<&str>) -> Halt {
         let named = || self.params.iter().next().map(|(_, value)| shown(value));
         let resource = resource.map(str::to_owned).or_else(named);
         Halt::Refuse(Refusal {
             reply,
-            denied: Some(Denied { resource, tenant }),
+            denied: Some(Denied {
+                resource,
+                to_tenant,
+            }),
         })
     }
 }
