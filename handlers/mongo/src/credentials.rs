@@ -2,7 +2,8 @@
 //!
 //! A view shows a collection's documents without the tenant's fields, behind the wall;
 //! the user has `find` on views and on nothing else. When it ends is written down before
-//! it is made, so no crash leaves a user without an end; the sweep removes what is due.
+//! it is made, so no crash leaves a user without an end; the sweep removes what is due,
+//! and what belongs to a workspace that is not served any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use bson::{Bson, DateTime, Document, doc};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
-use mongodb::{Client, Collection};
+use mongodb::{Client, Collection, IndexModel};
 use postern_common::idempotency::{Attempt, Effect};
 use postern_common::{Call, Failure, Reply};
+use postern_contract::Code;
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -21,17 +23,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body;
 use crate::collections::VIEWS;
-use crate::failure::{failure, is_there_already, number};
+use crate::failure::{failure, is_there_already, number, too_slow};
 use crate::family::{Mongo, Place};
 use crate::retry;
-use crate::store::HOME;
+use crate::store::{self, HOME};
 use crate::wall::{At, Refused, barrier, collection};
 
 const DEFAULT_TTL_S: i64 = 3_600;
 const MAX_TTL_S: i64 = 86_400;
 const MAX_COLLECTIONS: usize = 100;
-/// Users of one sweep.
-const SWEEP: i64 = 100;
+/// Users of one workspace at once.
+const MAX_LIVE: u64 = 100;
 /// `UserAlreadyExists`, `RoleAlreadyExists` are 51003 and 51002; not found 11 and 31.
 const THERE: [i32; 2] = [51_002, 51_003];
 const GONE: [i32; 2] = [11, 31];
@@ -154,6 +156,20 @@ impl New {
             .upsert(true)
             .await
             .map_err(failure)?;
+        // Its own is among them: who comes at once with others may be refused, but none is
+        // above the bound.
+        let of_workspace = doc! { "database": database.name() };
+        let live = endings(&self.app.client)
+            .count_documents(of_workspace)
+            .await
+            .map_err(failure)?;
+        if live > MAX_LIVE {
+            self.app.end(&self.user, database.name()).await?;
+            let message = format!(
+                "the workspace has {MAX_LIVE} credentials already; each ends by itself at its time"
+            );
+            return Err(Failure::new(Code::QuotaExceeded, message));
+        }
 
         let views: Vec<Document> = self
             .collections
@@ -215,53 +231,79 @@ impl Effect for New {
     }
 }
 
+/// What looks for the users of a workspace finds them by this; can be repeated.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn provision(client: &Client) -> Result<(), mongodb::error::Error> {
+    let by_database = IndexModel::builder().keys(doc! { "database": 1 }).build();
+    endings(client).create_index(by_database).await?;
+    Ok(())
+}
+
 impl Mongo {
-    /// Removes users whose time is over, `every` so often, until `stop`.
+    /// Removes users whose time is over or whose workspace is, `every` so often, until `stop`.
     pub async fn sweep(&self, every: Duration, stop: CancellationToken) {
-        while stop
-            .run_until_cancelled(tokio::time::sleep(every))
-            .await
-            .is_some()
-        {
-            if let Err(error) = self.end_credentials().await {
-                tracing::warn!(%error, "credentials were not swept");
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(every).await;
+                if let Err(error) = self.end_credentials().await {
+                    tracing::warn!(%error, "credentials were not swept");
+                }
             }
-        }
+        };
+        stop.run_until_cancelled(sweeps).await;
     }
 
+    /// All that are due: one that cannot be ended is left for the next time, and those
+    /// behind it are not.
     async fn end_credentials(&self) -> Result<(), Failure> {
-        let endings = endings(&self.client);
         let due = doc! { "expiresAt": { "$lte": DateTime::now() } };
-        let due: Vec<Document> = endings
-            .find(due)
-            .limit(SWEEP)
-            .await
-            .map_err(failure)?
-            .try_collect()
-            .await
-            .map_err(failure)?;
-        for ended in due {
+        let due = match self.closed().await {
+            Ok(closed) => doc! { "$or": [due, { "database": { "$in": closed } }] },
+            Err(error) => {
+                tracing::warn!(%error, "credentials of workspaces that are not active stay");
+                due
+            }
+        };
+        let mut due = endings(&self.client).find(due).await.map_err(failure)?;
+        while let Some(ended) = due.try_next().await.map_err(failure)? {
             let (Ok(user), Ok(database)) = (ended.get_str("_id"), ended.get_str("database")) else {
                 continue;
             };
-            for command in ["dropUser", "dropRole"] {
-                let dropped = self
-                    .client
-                    .database(database)
-                    .run_command(doc! { command: user })
-                    .await;
-                match dropped {
-                    Err(error) if !number(&error).is_some_and(|code| GONE.contains(&code)) => {
-                        return Err(failure(error));
-                    }
-                    _ => {}
-                }
+            let end = tokio::time::timeout(self.bounds.max_time, self.end(user, database));
+            if let Err(error) = end.await.unwrap_or_else(|_| Err(too_slow())) {
+                tracing::warn!(%error, user, database, "credentials that are over were not removed");
             }
-            endings
-                .delete_one(doc! { "_id": user })
-                .await
-                .map_err(failure)?;
         }
         Ok(())
+    }
+
+    /// The databases with users whose workspaces are not served any more.
+    async fn closed(&self) -> Result<Vec<String>, Failure> {
+        let endings = endings(&self.client);
+        let databases = endings.distinct("database", doc! {}).await;
+        let databases = databases.map_err(failure)?;
+        let workspaces = databases.iter().filter_map(Bson::as_str);
+        let workspaces: Vec<_> = workspaces.filter_map(store::workspace).collect();
+        let closed = self.quotas.closed(&workspaces).await?;
+        let name = |workspace| store::database(&self.client, workspace).name().to_owned();
+        Ok(closed.into_iter().map(name).collect())
+    }
+
+    /// Ends a user, who may be gone or never have been.
+    async fn end(&self, user: &str, database: &str) -> Result<(), Failure> {
+        for command in ["dropUser", "dropRole"] {
+            let drop = doc! { command: user };
+            match self.client.database(database).run_command(drop).await {
+                Err(error) if !number(&error).is_some_and(|code| GONE.contains(&code)) => {
+                    return Err(failure(error));
+                }
+                _ => {}
+            }
+        }
+        let by_name = doc! { "_id": user };
+        let forgotten = endings(&self.client).delete_one(by_name).await;
+        forgotten.map(|_| ()).map_err(failure)
     }
 }

@@ -21,11 +21,17 @@ use crate::turns::Turns;
 use crate::wall::{Wall, collection};
 use crate::{aggregate, bulk, collections, credentials, document, documents};
 
-/// What a tenant's plan allows, and where its use is written.
+/// What a tenant's plan allows, where its use is written, and who is still served.
 pub trait Quotas: Send + Sync {
     /// Waits until nobody else, in any process, makes or drops collections of the tenant.
     /// It stays so until the reservation is used up or dropped.
     fn reserve(&self, tenant: TenantId) -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>>;
+
+    /// Which of these workspaces are suspended, deactivated or gone, or their tenants are.
+    fn closed<'a>(
+        &'a self,
+        workspaces: &'a [WorkspaceId],
+    ) -> BoxFuture<'a, Result<Vec<WorkspaceId>, Failure>>;
 }
 
 /// The right to change how many collections a tenant has.

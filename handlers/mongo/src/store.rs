@@ -30,6 +30,7 @@ use postern_contract::idempotency::TTL_SECONDS;
 use postern_contract::{Code, TenantId, WorkspaceId};
 
 use crate::collections::{self, Room};
+use crate::credentials;
 use crate::failure::{failure, is_conflict, is_duplicate, is_there_already, is_unknown_commit};
 use crate::family::{Mongo, Place};
 use crate::read::Session;
@@ -68,6 +69,12 @@ pub(crate) enum Needs {
 pub(crate) fn database(client: &Client, workspace: WorkspaceId) -> Database {
     let id = workspace.to_string().to_ascii_lowercase();
     client.database(&id.replace("wks_", "ws_"))
+}
+
+/// The workspace whose database has this name.
+pub(crate) fn workspace(database: &str) -> Option<WorkspaceId> {
+    let id = database.strip_prefix("ws_")?.to_ascii_uppercase();
+    format!("wks_{id}").parse().ok()
 }
 
 /// The database of what is ours and no workspace's.
@@ -128,7 +135,7 @@ pub async fn provision(
         )
         .build();
     records(&database).create_index(expiring).await?;
-    Ok(())
+    credentials::provision(client).await
 }
 
 /// Destroys a workspace's database; can be repeated.

@@ -80,8 +80,16 @@ impl DenialLog for NoDenials {
 
 /// A ledger of mutations in this control plane, which waits as long as `deadline`.
 pub fn ledger(control_plane: PgPool, deadline: Duration) -> Arc<Ledger> {
+    ledger_keeping(1 << 30, control_plane, deadline)
+}
+
+/// One that keeps so many bytes of a tenant.
+///
+/// # Panics
+/// The keys of outcomes are none.
+pub fn ledger_keeping(quota: i64, control_plane: PgPool, deadline: Duration) -> Arc<Ledger> {
     let bounds = Bounds {
-        quota: 1 << 30,
+        quota,
         deadline,
         statement: Duration::from_secs(5),
     };

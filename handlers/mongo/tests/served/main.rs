@@ -12,6 +12,7 @@
 mod attacks;
 mod away;
 mod cases;
+mod credentials;
 mod flowing;
 mod refusals;
 mod support;

@@ -1,6 +1,6 @@
 //! The family over a replica set of the tests' own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
@@ -48,19 +48,31 @@ async fn servers() -> &'static Servers {
     SERVERS.get_or_init(start).await
 }
 
-/// As many collections as a test says.
-#[derive(Clone, Copy)]
-struct Plan(Option<i64>);
+/// As many collections as a test says, and workspaces that are not served any more.
+#[derive(Clone, Default)]
+pub struct Plan {
+    collections: Option<i64>,
+    pub closed: Arc<Mutex<Vec<WorkspaceId>>>,
+}
 
 impl Quotas for Plan {
     fn reserve(&self, _: TenantId) -> BoxFuture<'_, Result<Box<dyn Reservation>, Failure>> {
-        std::future::ready(Ok(Box::new(*self) as Box<dyn Reservation>)).boxed()
+        std::future::ready(Ok(Box::new(self.clone()) as Box<dyn Reservation>)).boxed()
+    }
+
+    fn closed<'a>(
+        &'a self,
+        workspaces: &'a [WorkspaceId],
+    ) -> BoxFuture<'a, Result<Vec<WorkspaceId>, Failure>> {
+        let closed = self.closed.lock().unwrap().clone();
+        let these = closed.into_iter().filter(|id| workspaces.contains(id));
+        std::future::ready(Ok(these.collect())).boxed()
     }
 }
 
 impl Reservation for Plan {
     fn limit(&self) -> Option<i64> {
-        self.0
+        self.collections
     }
 
     fn used(self: Box<Self>, _: i64) -> BoxFuture<'static, ()> {
@@ -76,6 +88,8 @@ pub struct Served {
     pub name: String,
     /// The control plane, with the records of what no transaction takes.
     pub control_plane: PgPool,
+    pub family: Arc<Mongo>,
+    pub plan: Arc<Plan>,
     endpoint: Endpoint,
 }
 
@@ -99,6 +113,11 @@ impl Served {
     }
 
     pub async fn with(bounds: Bounds, collections: Option<i64>) -> Self {
+        Self::keeping(1 << 30, bounds, collections).await
+    }
+
+    /// With records of so many bytes for a tenant.
+    pub async fn keeping(quota: i64, bounds: Bounds, collections: Option<i64>) -> Self {
         let servers = servers().await;
         // A runtime of its own for each test, so a client, too.
         let mut options = ClientOptions::parse(servers.mongo.url()).await.unwrap();
@@ -108,22 +127,39 @@ impl Served {
         options.app_name = Some(name.clone());
         let client = Client::with_options(options).unwrap();
         let pool = PgPool::connect(&servers.control_plane).await.unwrap();
-        let ledger = postern_served::ledger(pool.clone(), Duration::from_secs(60));
+        let ledger = postern_served::ledger_keeping(quota, pool.clone(), Duration::from_secs(60));
         let cursors = postern_served::cursor_keys();
-        let quotas = Arc::new(Plan(collections));
-        let family = Mongo::new(client.clone(), bounds, ledger, cursors, quotas);
-        let routes = Arc::new(family).router();
+        let plan = Arc::new(Plan {
+            collections,
+            ..Plan::default()
+        });
+        let family = Mongo::new(
+            client.clone(),
+            bounds,
+            ledger,
+            cursors,
+            Arc::clone(&plan) as Arc<dyn Quotas>,
+        );
+        let family = Arc::new(family);
+        let routes = family.router();
         Self {
             client,
             name,
             control_plane: pool,
+            family,
+            plan,
             endpoint: Endpoint::new(routes, Duration::from_secs(60)),
         }
     }
 
     /// A workspace of a tenant of its own.
     pub async fn workspace(&self) -> Workspace {
-        let (tenant, id) = (TenantId::new(), WorkspaceId::new());
+        self.workspace_of(TenantId::new()).await
+    }
+
+    /// A workspace of this tenant.
+    pub async fn workspace_of(&self, tenant: TenantId) -> Workspace {
+        let id = WorkspaceId::new();
         postern_mongo::provision(&self.client, tenant, id)
             .await
             .unwrap();

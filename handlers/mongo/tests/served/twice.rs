@@ -128,3 +128,70 @@ async fn a_lost_answer_is_told_again() {
     let things = workspace.database.collection::<Document>("things");
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 1);
 }
+
+/// The quota of kept bytes is the tenant's, over all its workspaces: above it a replay has
+/// the status, and says that it has no body.
+#[tokio::test]
+async fn a_tenant_keeps_what_it_may() {
+    let served = Served::keeping(20_000, bounds(), None).await;
+    let (first, other) = (served.workspace().await, served.workspace().await);
+    let second = served.workspace_of(first.tenant).await;
+    for key in ["a", "b", "c"] {
+        let large = post("documents", json!({"text": "x".repeat(9_000)}));
+        is(&ask(&served, &first, large, key).await, 201);
+    }
+    let replayed = async |workspace: &Workspace| {
+        let small = post("documents", json!({"_id": 1}));
+        let told = ask(&served, workspace, small.clone(), "small").await;
+        is(&told, 201);
+        let again = ask(&served, workspace, small, "small").await;
+        is(&again, 201);
+        assert_eq!(again.headers["x-idempotency-replayed"], "true");
+        (told, again)
+    };
+    // A tenant of its own: nothing of it is kept.
+    let (told, again) = replayed(&other).await;
+    assert_eq!(again.text(), told.text());
+    // What was counted is remembered for a moment.
+    let mut key = 0;
+    postern_harness::wait_for(
+        "the quota to be full",
+        std::time::Duration::from_secs(60),
+        async || {
+            key += 1;
+            let (key, insert) = (format!("n-{key}"), || post("documents", json!({"n": 1})));
+            is(&ask(&served, &second, insert(), &key).await, 201);
+            let again = ask(&served, &second, insert(), &key).await;
+            is(&again, 201);
+            anyhow::ensure!(
+                again.headers.contains_key("x-idempotency-body"),
+                "it was kept"
+            );
+            assert_eq!(again.text(), "");
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+}
+
+/// The server removes records that expired once a minute; until then they are as good as gone.
+#[tokio::test]
+async fn a_record_that_expired_is_gone() {
+    let served = Served::new().await;
+    let workspace = served.workspace().await;
+    let insert = || post("documents", json!({"a": 1}));
+    let first = ask(&served, &workspace, insert(), "old").await;
+    is(&first, 201);
+    let records = workspace.database.collection::<Document>("postern.record");
+    let past = bson::DateTime::from_millis(bson::DateTime::now().timestamp_millis() - 1);
+    let expired = doc! { "$set": { "expiresAt": past } };
+    let expired = records.update_many(doc! {}, expired).await.unwrap();
+    assert_eq!(expired.matched_count, 1);
+    let anew = ask(&served, &workspace, insert(), "old").await;
+    is(&anew, 201);
+    assert!(!anew.headers.contains_key("x-idempotency-replayed"));
+    let again = ask(&served, &workspace, insert(), "old").await;
+    assert_eq!(again.text(), anew.text());
+    assert_eq!(workspace.all("things").await.len(), 2);
+}
