@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
-use http::header::{CONTENT_TYPE, ETAG};
+use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Collection};
@@ -100,6 +100,25 @@ fn answer(status: StatusCode, document: &RawDocumentBuf, form: Form) -> Result<R
     Ok(Reply::bytes(status, JSON, body).with_header(ETAG, &validator(document)?))
 }
 
+/// What a change answers: the document as it now is. One that is larger than an answer may
+/// be is changed all the same, and told by its validator alone.
+fn changed(
+    status: StatusCode,
+    document: &RawDocumentBuf,
+    form: Form,
+    most: usize,
+) -> Result<Reply, Failure> {
+    let whole = answer(status, document, form)?;
+    if whole.body.len() <= most {
+        return Ok(whole);
+    }
+    let status = match status {
+        StatusCode::OK => StatusCode::NO_CONTENT,
+        made => made,
+    };
+    Ok(Reply::empty(status).with_header(ETAG, &validator(document)?))
+}
+
 fn only_form(mut query: Query) -> Result<Form, Failure> {
     let form = form(&mut query);
     query.finish()?;
@@ -157,6 +176,7 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
     fields.remove("_id");
     let whole = Arc::new(target.place.wall.mark(fields));
     let (place, if_match) = (target.place.clone(), call.if_match());
+    let most = app.bounds.max_bytes;
     // A document that is not there has no validator that could match.
     let upsert = upsert && !if_match.is_present();
     let needs = match upsert {
@@ -185,7 +205,7 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
                 None => return Err(target.missing()),
             };
             let raw = RawDocumentBuf::from_document(&document).map_err(Failure::internal)?;
-            answer(status, &raw, form)
+            changed(status, &raw, form, most)
         })
     })
     .await
@@ -195,14 +215,7 @@ pub(crate) async fn replace(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fa
 pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Failure> {
     let target = Target::of(&app, &call)?;
     let form = only_form(call.query()?)?;
-    let content_type = call
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let merges = content_type.is_some_and(|text| {
-        text.trim_start()
-            .starts_with("application/merge-patch+json")
-    });
+    let merges = body::media_type(&call).eq_ignore_ascii_case("application/merge-patch+json");
     let (sent, fields) = body::object(&mut call).await?;
     let change = Arc::new(if merges {
         Change::Merge(merge::read(fields, &At::root("body"))?)
@@ -211,6 +224,7 @@ pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
         Change::Operators(update)
     });
     let (place, if_match) = (target.place.clone(), call.if_match());
+    let most = app.bounds.max_bytes;
     app.mutate(&call, &place, &sent, Needs::Nothing, None, move |session| {
         let (target, change, if_match) = (target.clone(), Arc::clone(&change), if_match.clone());
         Box::pin(async move {
@@ -224,7 +238,7 @@ pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
                     let found = found.ok_or_else(|| target.missing())?;
                     match merge::operators(patch, &found)? {
                         nothing if nothing.is_empty() => {
-                            return answer(StatusCode::OK, &found, form);
+                            return changed(StatusCode::OK, &found, form, most);
                         }
                         operators => operators,
                     }
@@ -234,9 +248,9 @@ pub(crate) async fn update(app: Arc<Mongo>, mut call: Call) -> Result<Reply, Fai
             let change = collection
                 .find_one_and_update(target.predicate(), update)
                 .return_document(ReturnDocument::After);
-            let changed = target.place.timed(change.session(session)).await?;
-            let changed = changed.ok_or_else(|| target.missing())?;
-            answer(StatusCode::OK, &changed, form)
+            let found = target.place.timed(change.session(session)).await?;
+            let found = found.ok_or_else(|| target.missing())?;
+            changed(StatusCode::OK, &found, form, most)
         })
     })
     .await

@@ -20,7 +20,7 @@ use crate::family::{Mongo, Place};
 use crate::read::{Asked, Reading, Session};
 use crate::render::{self, Form};
 use crate::store::Needs;
-use crate::wall::{At, Projection, Sort, TENANT, WORKSPACE, document};
+use crate::wall::{At, Sort, TENANT, document};
 use crate::{body, keyset, retry};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -173,21 +173,7 @@ fn page(
         doc! { "$limit": i64::from(arguments.limit) + 1 },
         doc! { "$addFields": { TENANT: keys } },
     ];
-    pipeline.push(match &arguments.projection {
-        Projection::All => doc! { "$unset": [WORKSPACE] },
-        Projection::Exclude(paths) => {
-            let hidden: Vec<&str> = [WORKSPACE]
-                .into_iter()
-                .chain(paths.iter().map(String::as_str))
-                .collect();
-            doc! { "$unset": hidden }
-        }
-        shown @ Projection::Include { .. } => {
-            let mut shown = shown.to_bson();
-            shown.insert(TENANT, 1);
-            doc! { "$project": shown }
-        }
-    });
+    pipeline.push(arguments.projection.keeping(TENANT));
     pipeline
 }
 

@@ -22,6 +22,9 @@ const DUPLICATE_KEY: i32 = 11_000;
 const TOO_MUCH: &str = "loops over, copies or searches more of one document than a request may; \
     narrow it with $match, $project, $filter or $slice first";
 
+const TOO_MUCH_MEMORY: &str = "sorts or groups more than the memory of a request holds; \
+    narrow it with a filter, $limit or $project, or add an index that has the order";
+
 /// The number of a server's error.
 pub(crate) fn number(error: &Error) -> Option<i32> {
     match &*error.kind {
@@ -81,10 +84,11 @@ pub(crate) fn failure_in(argument: &str, error: Error) -> Failure {
             )
         }
         Meaning::Slow => too_slow(),
-        Meaning::Memory => refused(
-            Code::StatementTimeout,
-            "the request needs more memory than it may have; narrow it or add an index",
-        ),
+        // As other bounds: the same request fails the same way.
+        Meaning::Memory => {
+            tracing::debug!(%error, "refused by MongoDB");
+            Failure::invalid_field(argument, TOO_MUCH_MEMORY)
+        }
         Meaning::Large => refused(
             Code::BodyTooLarge,
             "a document, or all that is changed at once, would become larger than the database takes",

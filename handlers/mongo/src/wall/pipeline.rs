@@ -4,6 +4,8 @@
 //! both, the predicate stands first and the tenant's fields go second; what stages
 //! after that do, they do with this workspace's documents.
 
+use std::sync::LazyLock;
+
 use bson::{Bson, Document, doc};
 
 use super::expression::{Accumulator, Expression, Load, computed, variables};
@@ -166,7 +168,13 @@ impl Pipeline {
 /// A stage that does nothing. The server looks at its clock once in 128 calls of a stage:
 /// documents in which something is slow go through so many that it is in time.
 fn look() -> Document {
-    doc! { "$unwind": { "path": format!("${TENANT}.look"), "preserveNullAndEmptyArrays": true } }
+    /// A field that no document has: what is stored within an object may have any name that
+    /// its client knew, and a stage may have put that object in the document's place.
+    static NOWHERE: LazyLock<String> = LazyLock::new(|| {
+        let name: u128 = rand::random();
+        format!("${TENANT}.{name:032x}")
+    });
+    doc! { "$unwind": { "path": NOWHERE.as_str(), "preserveNullAndEmptyArrays": true } }
 }
 
 /// Lets documents of at most 16 MiB by; others are an error of the server's. What doubles

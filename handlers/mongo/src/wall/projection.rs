@@ -1,6 +1,6 @@
 //! Projections and sort orders.
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, doc};
 
 use super::{At, Budget, Refused, TENANT, WORKSPACE, path};
 
@@ -52,27 +52,25 @@ impl Projection {
         }
     }
 
-    /// As the server takes it.
-    pub(crate) fn to_bson(&self) -> Document {
+    /// The stage that leaves the hidden fields out, but keeps one of the tenant's, in which
+    /// a list carries its order's keys.
+    pub(crate) fn keeping(&self, carrier: &str) -> Document {
+        let hidden = [TENANT, WORKSPACE].into_iter();
+        let hidden = hidden.filter(|name| *name != carrier);
         match self {
-            Self::All => Self::Exclude(Vec::new()).to_bson(),
+            Self::All => doc! { "$unset": hidden.collect::<Vec<_>>() },
+            Self::Exclude(paths) => {
+                let hidden = hidden.chain(paths.iter().map(String::as_str));
+                doc! { "$unset": hidden.collect::<Vec<_>>() }
+            }
             Self::Include { paths, id } => {
-                let mut fields: Document = paths
-                    .iter()
-                    .map(|path| (path.clone(), Bson::Int32(1)))
-                    .collect();
+                let shown = paths.iter().map(String::as_str).chain([carrier]);
+                let shown = shown.map(|path| (path.to_owned(), Bson::Int32(1)));
+                let mut fields: Document = shown.collect();
                 if !id {
                     fields.insert("_id", 0);
                 }
-                fields
-            }
-            Self::Exclude(paths) => {
-                let hidden = [TENANT, WORKSPACE]
-                    .into_iter()
-                    .chain(paths.iter().map(String::as_str));
-                hidden
-                    .map(|path| (path.to_owned(), Bson::Int32(0)))
-                    .collect()
+                doc! { "$project": fields }
             }
         }
     }
@@ -158,20 +156,19 @@ pub(super) fn direction(value: &Bson, at: &At<'_>) -> Result<i32, Refused> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use bson::doc;
-
     use super::*;
 
     #[test]
     fn the_tenants_fields_are_never_shown() {
         let read = |text| Projection::read(text, &At::root("projection"));
-        assert_eq!(Projection::All.to_bson(), doc! {TENANT: 0, WORKSPACE: 0});
-        assert_eq!(
-            read("-a").unwrap().to_bson(),
-            doc! {TENANT: 0, WORKSPACE: 0, "a": 0}
-        );
-        assert_eq!(read("a, b.c").unwrap().to_bson(), doc! {"a": 1, "b.c": 1});
-        assert_eq!(read("a,-_id").unwrap().to_bson(), doc! {"a": 1, "_id": 0});
+        let stage = |text| read(text).unwrap().keeping(TENANT);
+        let all = Projection::All.keeping(TENANT);
+        assert_eq!(all, doc! {"$unset": [WORKSPACE]});
+        assert_eq!(stage("-a"), doc! {"$unset": [WORKSPACE, "a"]});
+        let some = doc! {"$project": {"a": 1, "b.c": 1, TENANT: 1}};
+        assert_eq!(stage("a, b.c"), some);
+        let no_id = doc! {"$project": {"a": 1, TENANT: 1, "_id": 0}};
+        assert_eq!(stage("a,-_id"), no_id);
         for bad in [
             "",
             "a,-b",
@@ -190,8 +187,9 @@ mod tests {
     fn sorts() {
         let parse = |text| Sort::parse(text, &At::root("sort"));
         assert_eq!(parse("-a,b.c").unwrap().to_bson(), doc! {"a": -1, "b.c": 1});
-        for bad in ["", "a,a", "a,-a", "_tenantId", "--a"] {
-            assert!(bad == "--a" || parse(bad).is_err(), "{bad}");
+        assert_eq!(parse("--a").unwrap().to_bson(), doc! {"-a": -1});
+        for bad in ["", "a,a", "a,-a", "_tenantId", "-_tenantId"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

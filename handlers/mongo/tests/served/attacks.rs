@@ -67,7 +67,9 @@ async fn sixteen_mebibytes_and_a_byte() {
 
     let full = json!({"$set": {"s": "six"}});
     let answer = send(&served, &workspace, "PATCH documents/7", &full).await;
-    assert_eq!(answer.status.as_u16(), 200);
+    // Done, and larger than an answer may be.
+    assert_eq!(answer.status.as_u16(), 204);
+    assert_eq!(answer.text(), "");
     let stored = &workspace.all("things").await[0];
     assert_eq!(bson::to_vec(stored).unwrap().len(), MAX_DOCUMENT);
     // An answer is bounded, and names the mend.
@@ -231,25 +233,37 @@ async fn depth_is_bounded() {
 #[tokio::test]
 async fn patterns_are_bounded() {
     let (served, workspace) = world().await;
-    let text = format!("{}!", "a".repeat(5_000));
-    workspace
-        .fill(
-            "things",
-            (0..20).map(|n| workspace.mark(doc! { "_id": n, "s": &text })),
-        )
-        .await;
+    // Long ones are above the depth that the server's own library goes to; in short ones
+    // nothing but the limit of steps ends what doubles with each letter.
+    let text = |n: i32| format!("{}!", "a".repeat(if n % 4 == 0 { 5_000 } else { 50 }));
+    let seed = (0..100).map(|n| workspace.mark(doc! { "_id": n, "s": text(n) }));
+    workspace.fill("things", seed).await;
     for pattern in ["(a+)+$", "(a|aa)+$", "(a*)*b", "(.*a){20}$", "^(a?){200}b"] {
         let began = Instant::now();
         let body = json!({"pipeline": [{"$match": {"s": {"$regex": pattern}}}]});
         let answer = send(&served, &workspace, "POST aggregate", &body).await;
-        // The server gives up on the pattern, or on the time.
+        // The server gives up on the pattern, not on the time.
         assert!(
-            [200, 400, 504].contains(&answer.status.as_u16()),
+            [200, 400].contains(&answer.status.as_u16()),
             "{pattern}: {:.300}",
             answer.text()
         );
-        assert!(began.elapsed() < bounds().max_time * 2, "{pattern}");
+        let took = began.elapsed();
+        assert!(took < bounds().max_time / 4, "{pattern}: {took:?}");
     }
+    // Each letter doubles the steps; by its own bound this server would find 15.
+    let few = (0..40).map(|n: i32| (n, "a".repeat(n as usize)));
+    let few = few.map(|(n, letters)| workspace.mark(doc! { "_id": n, "s": letters + "!" }));
+    workspace.fill("things", few).await;
+    let doubling = json!([{"$match": {"s": {"$regex": "^(?:(a+)+b|a+!)"}}}, {"$count": "n"}]);
+    let doubling = json!({"pipeline": doubling});
+    let answer = send(&served, &workspace, "POST aggregate", &doubling).await;
+    assert_eq!(
+        answer.json()["data"],
+        json!([{"n": 13}]),
+        "{}",
+        answer.text()
+    );
     let long = json!({"pipeline": [{"$match": {"s": {"$regex": "x".repeat(257)}}}]});
     refused(
         &send(&served, &workspace, "POST aggregate", &long).await,

@@ -100,6 +100,22 @@ async fn bad_input_is_the_clients_fault() {
     }
 }
 
+/// The same request would meet the same bound again.
+#[tokio::test]
+async fn what_needs_too_much_memory_is_the_requests_fault() {
+    let (served, workspace) = world().await;
+    let failing = Failing::new(&served, "aggregate", doc! { "errorCode": 292 }, 0).await;
+    let pipeline = json!({"pipeline": [{"$sort": {"a": 1}}]});
+    let aggregated = post(&served, &workspace, "aggregate", pipeline).await;
+    let path = "documents?sort=a&count=none";
+    let listed = Ask::new(&workspace, Method::GET, path).send(&served).await;
+    failing.end().await;
+    for answer in [aggregated, listed] {
+        is(&answer, 400, "VALIDATION_ERROR");
+        assert!(answer.text().contains("memory"), "{}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn a_refused_index_leaves_no_collection() {
     let (served, workspace) = world().await;
@@ -391,12 +407,18 @@ async fn a_merge_patch_is_what_the_rfc_says() {
         let mut whole = doc! { "_id": 1 };
         whole.extend(stored);
         workspace.fill("things", [workspace.mark(whole)]).await;
-        let ask = Ask::new(&workspace, Method::PATCH, "documents/1");
-        let ask = ask.body("application/merge-patch+json", patch.to_string());
-        let answer = ask.send(&served).await;
         let mut becomes = becomes;
         becomes["_id"] = 1.into();
-        assert_eq!(answer.json(), becomes, "{patch}");
+        // The second time it changes nothing any more.
+        for media_type in [
+            "application/merge-patch+json",
+            "Application/Merge-Patch+JSON; charset=utf-8",
+        ] {
+            let ask = Ask::new(&workspace, Method::PATCH, "documents/1");
+            let ask = ask.body(media_type, patch.to_string());
+            let answer = ask.send(&served).await;
+            assert_eq!(answer.json(), becomes, "{media_type} {patch}");
+        }
         let found = Ask::new(&workspace, Method::GET, "documents/1");
         assert_eq!(found.send(&served).await.json(), becomes, "{patch}");
     }
@@ -457,4 +479,47 @@ async fn what_is_told_of_a_document_is_so() {
     post(&served, &workspace, "documents", large).await;
     let read = Ask::new(&workspace, Method::GET, "documents/7").send(&served);
     is(&read.await, 400, "VALIDATION_ERROR");
+}
+
+/// A change of a document that is larger than an answer may be is told by its validator.
+#[tokio::test]
+async fn a_change_is_answered_within_the_bound() {
+    let bounds = Bounds {
+        max_bytes: 1_000,
+        ..bounds()
+    };
+    let served = Served::with(bounds, Some(5)).await;
+    let workspace = served.workspace().await;
+    let change = async |method: &Method, path: &str, body: &Value, key: &str| {
+        let ask = Ask::new(&workspace, method.clone(), path).json(body);
+        ask.header("idempotency-key", key).send(&served).await
+    };
+    let large = json!({"text": "x".repeat(1_000)});
+    for (n, (method, path, body, status)) in [
+        (Method::PUT, "documents/1?upsert=true", large.clone(), 201),
+        (Method::PUT, "documents/1", large, 204),
+        (Method::PATCH, "documents/1", json!({"a": 1}), 204),
+        (
+            Method::PATCH,
+            "documents/1",
+            json!({"$unset": {"text": 1}}),
+            200,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = n.to_string();
+        let first = change(&method, path, &body, &key).await;
+        assert_eq!(first.status.as_u16(), status, "{}", first.text());
+        assert_eq!(first.text().is_empty(), status != 200, "{}", first.text());
+        let again = change(&method, path, &body, &key).await;
+        assert_eq!(again.headers["x-idempotency-replayed"], "true");
+        for answer in [&first, &again] {
+            assert_eq!(answer.status.as_u16(), status);
+            assert_eq!(answer.headers["etag"], first.headers["etag"]);
+        }
+    }
+    let read = Ask::new(&workspace, Method::GET, "documents/1").send(&served);
+    assert_eq!(read.await.json(), json!({"_id": 1, "a": 1}));
 }

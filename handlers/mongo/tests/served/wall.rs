@@ -183,3 +183,17 @@ async fn usual_idioms_pass() {
         );
     }
 }
+
+/// Stages of ours stand between a client's; they change nothing, whatever names are stored.
+#[tokio::test]
+async fn what_stands_between_stages_changes_nothing() {
+    let (served, workspace) = world().await;
+    let stored = doc! { "_id": 1, "a": { "_tenantId": { "look": [1, 2, 3] }, "l": [1] } };
+    workspace.fill("nested", [workspace.mark(stored)]).await;
+    let slow = json!({"$map": {"input": "$l", "in": {"$add": ["$$this", 1]}}});
+    let body =
+        json!({"pipeline": [{"$replaceRoot": {"newRoot": "$a"}}, {"$addFields": {"m": slow}}]});
+    let answer = ask(&served, &workspace, "nested", "aggregate", Some(&body)).await;
+    let due = json!([{"l": [1], "m": [2]}]);
+    assert_eq!(answer.json()["data"], due, "{}", answer.text());
+}
