@@ -13,7 +13,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::TryStreamExt as _;
@@ -42,6 +42,8 @@ const REQUESTS: u32 = 512;
 const SOON: Duration = Duration::from_secs(20);
 /// The family's default.
 const MAX_TIME: Duration = Duration::from_secs(5);
+/// How long a record is kept.
+const RECORD_TTL: Duration = Duration::from_secs(86_400);
 /// What a kept outcome of such an insert weighs.
 const OUTCOME: usize = 400;
 const LIST: &str = "?limit=1000&count=none";
@@ -250,29 +252,29 @@ impl Driver {
         Ok(())
     }
 
-    /// Record, effect, outcome, commit.
+    /// What the handlers do (`handlers/mongo/src/store.rs`): the record with its outcome,
+    /// the effect, the commit.
     async fn insert_once(&self) -> Result<()> {
         let records: Collection<Document> = self.collection("postern.record");
         let mut session = self.client.start_session().await?;
         let options = TransactionOptions::builder()
             .write_concern(durable())
             .read_concern(ReadConcern::snapshot())
+            .max_commit_time(MAX_TIME)
             .build();
         session.start_transaction().with_options(options).await?;
         let mut scope = b"driver..........................".to_vec();
         scope.extend(unused().to_be_bytes());
         let scope = binary(scope);
+        // A day later: the server removes none of them meanwhile.
+        let expires_at = DateTime::from_system_time(SystemTime::now() + RECORD_TTL);
         let record = doc! {
-            "_id": &scope, "fingerprint": binary(vec![7; 32]), "expiresAt": DateTime::now(),
+            "_id": scope, "fingerprint": binary(vec![7; 32]), "expiresAt": expires_at,
+            "outcome": binary(vec![7; OUTCOME]),
         };
         records.insert_one(record).session(&mut session).await?;
         self.collection("inserts")
             .insert_many([self.marked()])
-            .session(&mut session)
-            .await?;
-        let outcome = doc! { "$set": { "outcome": binary(vec![7; OUTCOME]) } };
-        records
-            .update_one(doc! { "_id": scope }, outcome)
             .session(&mut session)
             .await?;
         session.commit_transaction().await?;
