@@ -21,6 +21,8 @@ const PREPARE: &str = include_str!("cluster.sql");
 const CHANNEL: &str = "postern_catalog";
 /// How long it takes until a lost listener is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A server that is silent for longer is asked anew, on another connection.
+const LOOKING: Duration = Duration::from_secs(10);
 
 /// Makes what the cluster needs for this login role. Can be repeated. The role's password
 /// is set where one is given.
@@ -78,8 +80,10 @@ impl Follow<'_> {
                 if self.catalogs.told.load(Ordering::SeqCst) {
                     continue;
                 }
-                if let Err(error) = self.look().await {
-                    tracing::warn!(%error, "schemas could not be looked at");
+                match tokio::time::timeout(LOOKING, self.look()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "schemas could not be looked at"),
+                    Err(_) => tracing::warn!("schemas could not be looked at: no answer came"),
                 }
             }
         };

@@ -39,6 +39,8 @@ pub struct Postgres {
 
 /// How often a request is planned, while the schema changes under it: each time it did.
 const PLANS: u32 = 20;
+/// What one sweep may take.
+const SWEEPING: Duration = Duration::from_secs(60);
 
 /// A mutation that can be carried out.
 pub(crate) struct Planned {
@@ -165,8 +167,10 @@ impl Postgres {
                 lease.settle();
                 Ok::<_, Fault>(())
             };
-            if let Err(error) = swept.await {
-                tracing::warn!(%error, "no records were swept");
+            match tokio::time::timeout(SWEEPING, swept).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "no records were swept"),
+                Err(_) => tracing::warn!("records are left to the next sweep: time is up"),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use moka::sync::Cache;
 use postern_common::Failure;
@@ -20,20 +20,26 @@ pub(crate) struct Verified {
     pub(crate) exp: i64,
 }
 
-/// Key sets by realm. A key that was made since a set was fetched is found a little later.
-pub(crate) struct KeySets(Cache<String, Arc<JwkSet>>);
+/// Key sets by realm.
+pub(crate) struct KeySets {
+    sets: Cache<String, Arc<JwkSet>>,
+    /// Realms of which a set that was just fetched lacked a key. Anybody can name keys that
+    /// are none: one that was made since is found a little later.
+    just_fetched: Cache<String, ()>,
+}
 
 const KEPT: Duration = Duration::from_secs(30);
+const FETCHED: Duration = Duration::from_secs(2);
 const REALMS: u64 = 1_000;
 
 impl Default for KeySets {
     fn default() -> Self {
-        Self(
-            Cache::builder()
-                .max_capacity(REALMS)
-                .time_to_live(KEPT)
-                .build(),
-        )
+        let cache = Cache::builder().max_capacity(REALMS).time_to_live(KEPT);
+        let fetched = Cache::builder().max_capacity(REALMS).time_to_live(FETCHED);
+        Self {
+            sets: cache.build(),
+            just_fetched: fetched.build(),
+        }
     }
 }
 
@@ -51,20 +57,26 @@ impl KeySets {
         let Some(kid) = header.kid.as_deref().filter(|_| asymmetric(header.alg)) else {
             return Ok(None);
         };
-        let set = match self.0.get(realm).filter(|set| set.find(kid).is_some()) {
-            Some(set) => set,
-            None => {
+        let set = match self.sets.get(realm) {
+            Some(set) if set.find(kid).is_some() => set,
+            _ if self.just_fetched.contains_key(realm) => return Ok(None),
+            _ => {
                 let answer = keycloak.certificates(realm).await?;
                 if answer.status != StatusCode::OK {
                     return Ok(None);
                 }
                 let set: Arc<JwkSet> = Arc::new(answer.json()?);
-                self.0.insert(realm.to_owned(), Arc::clone(&set));
+                self.sets.insert(realm.to_owned(), Arc::clone(&set));
+                if set.find(kid).is_none() {
+                    self.just_fetched.insert(realm.to_owned(), ());
+                }
                 set
             }
         };
+        let signs = |jwk: &&Jwk| jwk.common.public_key_use != Some(PublicKeyUse::Encryption);
         let Some(key) = set
             .find(kid)
+            .filter(signs)
             .and_then(|jwk| DecodingKey::from_jwk(jwk).ok())
         else {
             return Ok(None);

@@ -75,6 +75,23 @@ foreign_keys as (
     join pg_constraint k on k.connamespace = w.oid and k.contype = 'f' and k.conparentid = 0
     join pg_class t on t.oid = k.confrelid and t.relnamespace = w.oid
     group by k.conrelid),
+-- Tables that the policies for this role open to other workspaces: one that lets rows in and
+-- names neither setting, unless another bars all the same. Without a policy no row passes.
+barring as (
+    select p.polrelid, p.polpermissive, p.polcmd,
+           coalesce(x.qual, x.checked) is not null
+               and coalesce(x.qual ~ 'app\.tenant_id' and x.qual ~ 'app\.workspace_id', true)
+               and coalesce(x.checked ~ 'app\.tenant_id' and x.checked ~ 'app\.workspace_id', true) as bars
+    from wanted w
+    join pg_class c on c.relnamespace = w.oid and c.relkind in ('r', 'p')
+    join pg_policy p on p.polrelid = c.oid
+    cross join lateral (select pg_get_expr(p.polqual, p.polrelid) as qual,
+                               pg_get_expr(p.polwithcheck, p.polrelid) as checked) x
+    where exists (select from unnest(p.polroles) r
+                  where r = 0 or pg_has_role(to_regrole(quote_ident($2)), r, 'usage'))),
+opened as (
+    select polrelid from barring group by polrelid
+    having bool_or(polpermissive and not bars) and not bool_or(not polpermissive and polcmd = '*' and bars)),
 tables as (
     select json_agg(json_build_object(
                'schema', w.nspname,
@@ -82,6 +99,7 @@ tables as (
                'kind', c.relkind,
                'protected', case
                    when c.relkind in ('r', 'p') then c.relrowsecurity and c.relforcerowsecurity
+                       and not exists (select from opened o where o.polrelid = c.oid)
                    when c.relkind = 'v' then exists (
                        select from pg_options_to_table(c.reloptions)
                        where option_name = 'security_invoker' and option_value::boolean)

@@ -47,6 +47,15 @@ CREATE TABLE plain (id int8, v text,
 $guard(plain)
 CREATE TABLE unguarded (id int8 PRIMARY KEY);
 GRANT ALL ON unguarded TO $schema_data;
+-- Guarded by name only; and what bars all the same.
+CREATE TABLE open_guarded (id int8 PRIMARY KEY, tenant_id text, workspace_id text);
+$guard(open_guarded);
+CREATE POLICY everybody ON open_guarded FOR SELECT USING (true);
+CREATE TABLE barred (id int8 PRIMARY KEY, tenant_id text, workspace_id text);
+$guard(barred);
+CREATE POLICY everybody ON barred USING (true);
+CREATE POLICY bar ON barred AS RESTRICTIVE USING (tenant_id = current_setting('app.tenant_id', true)
+    AND workspace_id = current_setting('app.workspace_id', true));
 CREATE TABLE half_guarded (id int8 PRIMARY KEY);
 ALTER TABLE half_guarded ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON half_guarded TO $schema_data;
