@@ -106,7 +106,7 @@ impl Default for WorkerConfig {
             threads: 1,
             user: None,
             group: None,
-            drain_ms: 700,
+            drain_ms: 600,
             handover_ms: 30_000,
             start_ms: 30_000,
         }

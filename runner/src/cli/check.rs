@@ -134,6 +134,16 @@ impl Report {
             }
         }
         self.plugins += entries.len();
+        let sealed = |(_, name, value): &(usize, &str, &str)| {
+            let mode = serde_yaml_ng::from_str::<Value>(value).ok();
+            let mode = mode.as_ref().and_then(|value| value.get("mode"));
+            *name == "context" && mode.and_then(Value::as_str) != Some("headers")
+        };
+        if entries.iter().any(sealed) && !entries.iter().any(|(_, name, _)| *name == "authorize") {
+            self.problems.push(format!(
+                "{at}.conf: context without authorize: handlers trust what is sealed, and nobody has looked at scopes and roles"
+            ));
+        }
         for (position, name, value) in entries {
             for error in registry.chain([(name, value)]).err().unwrap_or_default() {
                 self.problems

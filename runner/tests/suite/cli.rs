@@ -202,6 +202,11 @@ plugin_configs:
 consumers:
   - username: jack
     plugins: {ext-plugin-pre-req: {}}
+consumer_groups:
+  - id: sealed
+    plugins: {ext-plugin-pre-req: {conf: [{name: context, value: '{}'}]}}
+  - id: headers
+    plugins: {ext-plugin-pre-req: {conf: [{name: context, value: '{"mode": "headers"}'}]}}
 #END
 "#;
 
@@ -222,11 +227,12 @@ fn check_lists_every_problem_by_route_and_field() {
         "global_rules[id=g].plugins.ext-plugin-pre-req.conf: a list",
         "plugin_configs[id=p].plugins.ext-plugin-pre-req.conf[0] (correlation-id): EOF while parsing",
         "consumers[0].plugins.ext-plugin-pre-req.conf: missing",
-        ": 8 problems",
+        "consumer_groups[id=sealed].plugins.ext-plugin-pre-req.conf: context without authorize",
+        ": 10 problems",
     ] {
         assert!(report.contains(problem), "{problem:?} is not in\n{report}");
     }
-    for fine in ["id=good", "id=disabled"] {
+    for fine in ["id=good", "id=disabled", "id=headers"] {
         assert!(!report.contains(fine), "{report}");
     }
 }
