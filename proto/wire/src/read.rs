@@ -60,25 +60,23 @@ pub struct HttpReqCall<'a> {
 impl<'a> HttpReqCall<'a> {
     /// Reads the buffer of an http-req-call frame.
     pub fn read(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let read = || -> Result<(Self, u8), Fault> {
+        let read = || -> Result<Result<Self, DecodeError>, Fault> {
             let table = Table::root(body)?;
-            let call = Self {
+            let number = table.u8(2)?;
+            Ok(Ok(Self {
                 id: table.u32(0)?,
                 src_ip: table.bytes(1)?.unwrap_or_default(),
-                method: Method::Get,
                 path: table.bytes(3)?.unwrap_or_default(),
                 args: table.entries(4)?,
                 headers: table.entry_list(5)?,
                 conf_token: table.u32(6)?,
-            };
-            Ok((call, table.u8(2)?))
+                method: match Method::from_wire(a6::Method(number)) {
+                    Some(method) => method,
+                    None => return Ok(Err(DecodeError::UnknownMethod(number))),
+                },
+            }))
         };
-        let (call, number) = read().map_err(|fault| DecodeError::Fault("http-req-call", fault))?;
-        let method = Method::from_wire(a6::Method(number));
-        Ok(Self {
-            method: method.ok_or(DecodeError::UnknownMethod(number))?,
-            ..call
-        })
+        read().map_err(|fault| DecodeError::Fault("http-req-call", fault))?
     }
 
     /// The gateway worker's number for the call; the answer repeats it.

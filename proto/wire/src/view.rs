@@ -21,6 +21,9 @@ pub enum Fault {
     /// A number does not stand where numbers of its size may.
     #[error("byte {0} is no place for a number of its size")]
     Unaligned(usize),
+    /// One of both, somewhere in the entry that is announced there.
+    #[error("the entry that byte {0} announces does not lie in the buffer as it may")]
+    Entry(usize),
     /// Entries share so many bytes that going over them would take far longer than
     /// the buffer's length suggests.
     #[error("the buffer unfolds to more than {SHARING} times its length")]
@@ -131,28 +134,17 @@ impl<'a> Table<'a> {
     /// A `[TextEntry]`, every entry of which has been walked through once.
     pub(crate) fn entries(&self, slot: usize) -> Result<Entries<'a>, Fault> {
         let entries = self.unread_entries(slot)?;
-        let mut walk = entries;
-        let mut named = 0;
-        while let Some(entry) = walk.step() {
-            let (name, value) = entry?;
-            named += name.len() + value.map_or(0, <[u8]>::len);
-        }
-        self.bound(named)?;
+        self.walk(entries, |_| ())?;
         Ok(entries)
     }
 
     /// The same, kept: for a list that is gone over again and again.
+    #[inline(never)]
     pub(crate) fn entry_list(&self, slot: usize) -> Result<Vec<Entry<'a>>, Fault> {
-        let mut walk = self.unread_entries(slot)?;
+        let entries = self.unread_entries(slot)?;
         // No honest entry is shorter than 16 bytes on the wire; here each takes 32.
-        let mut list = Vec::with_capacity(walk.left.min(self.buffer.len() / 16));
-        let mut named = 0;
-        while let Some(entry) = walk.step() {
-            let (name, value) = entry?;
-            named += name.len() + value.map_or(0, <[u8]>::len);
-            list.push((name, value));
-        }
-        self.bound(named)?;
+        let mut list = Vec::with_capacity(entries.left.min(self.buffer.len() / 16));
+        self.walk(entries, |entry| list.push(entry))?;
         Ok(list)
     }
 
@@ -166,16 +158,24 @@ impl<'a> Table<'a> {
         if self.buffer.get(at..at + 4 * left).is_none() {
             return Err(Fault::OutOfBounds(vector));
         }
-        let shape = Shape::default();
         Ok(Entries {
             buffer: self.buffer,
-            at,
+            at: at / 4,
             left,
-            shape,
+            shape: Shape::default(),
         })
     }
 
-    fn bound(&self, named: usize) -> Result<(), Fault> {
+    /// Goes over all entries, and finds whatever is wrong with one.
+    #[inline]
+    fn walk(&self, mut entries: Entries<'a>, mut each: impl FnMut(Entry<'a>)) -> Result<(), Fault> {
+        let mut named = 0;
+        while entries.left > 0 {
+            let at = entries.at;
+            let (name, value) = entries.step().ok_or(Fault::Entry(4 * at))?;
+            named += name.len() + value.map_or(0, <[u8]>::len);
+            each((name, value));
+        }
         if named > SHARING * self.buffer.len() {
             return Err(Fault::Sharing);
         }
@@ -206,8 +206,8 @@ fn place(slots: &[u8], slot: usize) -> usize {
 /// A name and, if there is one, its value.
 pub type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Where the entries of one vtable have name and value. Most of the time all entries
-/// of a list share one, and it is looked at once.
+/// Where the entries of one vtable have name and value, in words; 0: they have none.
+/// Most of the time all entries of a list share one, and it is looked at once.
 #[derive(Clone, Copy)]
 struct Shape {
     vtable: usize,
@@ -217,8 +217,8 @@ struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        // No vtable stands there.
-        let vtable = usize::MAX;
+        // No vtable stands there, nor does a distance lead there.
+        let vtable = usize::MAX / 2;
         Self {
             vtable,
             name: 0,
@@ -227,10 +227,33 @@ impl Default for Shape {
     }
 }
 
+impl Shape {
+    #[cold]
+    fn read(buffer: &[u8], vtable: usize) -> Option<Self> {
+        let slots = slots(buffer, vtable).ok()?;
+        Some(Self {
+            vtable,
+            name: words(place(slots, 0))?,
+            value: words(place(slots, 1))?,
+        })
+    }
+}
+
+/// So many bytes in words. A table starts at a word, so what lies at no whole number of
+/// them is unaligned.
+#[inline]
+fn words(bytes: usize) -> Option<usize> {
+    bytes.is_multiple_of(4).then_some(bytes / 4)
+}
+
 /// Names with values, in the order of the wire.
+///
+/// All that leads to an entry's bytes are words, which lie at multiples of four: here the
+/// buffer is a list of them, and one comparison finds that a word is all there.
 #[derive(Clone, Copy, Default)]
 pub struct Entries<'a> {
     buffer: &'a [u8],
+    /// Of the distance to the next entry, in words.
     at: usize,
     left: usize,
     /// Of the entry before.
@@ -238,34 +261,50 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    #[inline]
-    fn step(&mut self) -> Option<Result<Entry<'a>, Fault>> {
+    /// The next entry; `None` at the end, or if it does not lie in the buffer as it may.
+    ///
+    /// Some sixty instructions, a dozen times a call: worth having in the loop itself.
+    #[inline(always)]
+    fn step(&mut self) -> Option<Entry<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let at = self.at;
-        self.at += 4;
-        Some(self.entry(at))
+        let table = self.follow(self.at)?;
+        self.at += 1;
+        // Most vtables stand before their table, shared ones may stand behind it.
+        let back = self.word(table)?.cast_signed() as isize;
+        let vtable = (4 * table).wrapping_add_signed(-back);
+        if vtable != self.shape.vtable {
+            self.shape = Shape::read(self.buffer, vtable)?;
+        }
+        let name = match self.shape.name {
+            0 => &[],
+            place => self.bytes(table + place)?,
+        };
+        let value = match self.shape.value {
+            0 => None,
+            place => Some(self.bytes(table + place)?),
+        };
+        Some((name, value))
     }
 
-    /// The entry that the distance `at` leads to.
-    #[inline]
-    fn entry(&mut self, at: usize) -> Result<Entry<'a>, Fault> {
-        let buffer = self.buffer;
-        let table = follow(buffer, at)?;
-        let vtable = vtable(buffer, table)?;
-        if vtable != self.shape.vtable {
-            let slots = slots(buffer, vtable)?;
-            self.shape = Shape {
-                vtable,
-                name: place(slots, 0),
-                value: place(slots, 1),
-            };
-        }
-        let field = |place| match place {
-            0 => Ok(None),
-            place => bytes(buffer, table + place).map(Some),
-        };
-        let (name, value) = (field(self.shape.name)?, field(self.shape.value)?);
-        Ok((name.unwrap_or_default(), value))
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        let (words, _) = self.buffer.as_chunks();
+        words.get(at).copied().map(u32::from_le_bytes)
+    }
+
+    /// Where the distance that stands `at` leads to.
+    #[inline(always)]
+    fn follow(&self, at: usize) -> Option<usize> {
+        Some(at + words(self.word(at)? as usize)?)
+    }
+
+    /// The bytes that the distance `at` leads to.
+    #[inline(always)]
+    fn bytes(&self, at: usize) -> Option<&'a [u8]> {
+        let vector = self.follow(at)?;
+        let len = self.word(vector)? as usize;
+        let start = 4 * vector + 4;
+        self.buffer.get(start..start + len)
     }
 }
 
@@ -274,8 +313,8 @@ impl<'a> Iterator for Entries<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Entry<'a>> {
-        // It has been walked through before: there is no error left in it.
-        self.step().map(Result::unwrap_or_default)
+        // It has been walked through before: nothing is wrong with it.
+        self.step()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
