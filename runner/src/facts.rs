@@ -4,9 +4,10 @@
 //! keeps what it wants to hand on in the [`Facts::extensions`], by its type.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 pub use postern_context::Claim;
+
+use crate::caller::Caller;
 
 /// The state of a limit.
 pub type RateLimit = postern_context::RateLimitView<'static>;
@@ -20,7 +21,7 @@ pub struct Facts<'a> {
     /// Set by `headers`: the API version the client was written for.
     pub api_version: Option<Cow<'a, str>>,
     /// Set by `jwt`: who asks. `None` on public routes.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Option<Caller>,
     /// Set by `authorize`: the tenant that is acted on, which a platform token names
     /// in the path and a tenant token brings with it.
     pub tenant: Option<String>,

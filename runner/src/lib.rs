@@ -26,6 +26,7 @@
 //! | [`plugins`] | the house's plugins |
 
 mod admin;
+pub mod caller;
 pub mod chain;
 mod cli;
 pub mod config;
@@ -46,6 +47,7 @@ pub mod reply;
 pub mod request;
 pub mod response;
 mod rpc;
+mod singles;
 mod store_url;
 mod supervisor;
 mod tally;
@@ -53,6 +55,7 @@ pub mod testkit;
 mod waiting;
 mod worker;
 
+pub use caller::Caller;
 pub use chain::Chain;
 pub use cli::main;
 pub use config::RunnerConfig;

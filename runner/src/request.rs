@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::Method;
@@ -18,11 +18,14 @@ use postern_wire::read::HttpReqCall;
 use crate::edits::{Edit, Edits, put};
 use crate::extra::{Extra, ExtraError, Question};
 use crate::facts::Facts;
+use crate::singles::{Repeated, Single, Singles};
 
 /// A request on its way upstream.
 pub struct Request<'a> {
     call: HttpReqCall<'a>,
-    arrived: SystemTime,
+    singles: Singles,
+    /// Since 1970.
+    arrived: Duration,
     method: Method,
     route: OnceLock<Result<Match<'a>, PathError>>,
     extra: &'a mut dyn Extra,
@@ -38,8 +41,9 @@ impl<'a> Request<'a> {
     pub(crate) fn new(call: HttpReqCall<'a>, extra: &'a mut dyn Extra) -> Self {
         Self {
             method: method(call.method()),
+            singles: Singles::find(call.headers()),
             call,
-            arrived: SystemTime::now(),
+            arrived: UNIX_EPOCH.elapsed().unwrap_or_default(),
             route: OnceLock::new(),
             extra,
             body: None,
@@ -52,6 +56,11 @@ impl<'a> Request<'a> {
     /// When the call arrived: one reading of the clock for all plugins.
     #[must_use]
     pub fn arrived(&self) -> SystemTime {
+        UNIX_EPOCH + self.arrived
+    }
+
+    /// The same as a time since 1970.
+    pub(crate) fn arrived_since_1970(&self) -> Duration {
         self.arrived
     }
 
@@ -117,6 +126,16 @@ impl<'a> Request<'a> {
         self.headers()
             .filter(move |(n, _)| named(n))
             .map(|(_, value)| value.unwrap_or_default())
+    }
+
+    /// The value of a header that means one thing only.
+    pub(crate) fn single(&self, single: Single) -> Result<Option<&'a [u8]>, Repeated> {
+        self.singles.get(single, self.call.headers())
+    }
+
+    /// The name of a header that means one thing only, and came more than once.
+    pub(crate) fn repeated(&self) -> Option<&'static str> {
+        self.singles.repeated()
     }
 
     /// The client's address as the gateway knows it (after `real-ip`), 4 or 16 bytes.
@@ -212,11 +231,9 @@ impl<'a> Request<'a> {
         if self.facts.correlation_id.is_none() {
             // A chain that never came to `correlation-id` still answers under the
             // client's id, if there is exactly one good one.
-            let mut sent = self.header_values(header::CORRELATION_ID);
-            if let (Some(id), None) = (sent.next(), sent.next()) {
+            if let Ok(Some(id)) = self.single(Single::CorrelationId) {
                 let id = std::str::from_utf8(id).ok();
                 let id = id.filter(|id| header::is_correlation_id(id.as_bytes()));
-                drop(sent);
                 self.facts.correlation_id = id.map(Cow::Borrowed);
             }
         }
@@ -224,9 +241,14 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether two names are one header's. Names come in lower case, and are equal then.
+/// Whether two names are one header's. Names come in lower case, and are equal then; most
+/// that are not differ in length or in their first letter.
 pub(crate) fn same_name(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && (one == other || one.eq_ignore_ascii_case(other))
+    // Two cases of a letter differ in one bit.
+    let start = |name: &[u8]| name.first().map(|letter| letter | 0x20);
+    one.len() == other.len()
+        && start(one) == start(other)
+        && (one == other || one.eq_ignore_ascii_case(other))
 }
 
 /// Variables are short; what is longer is a mistake or an attack.

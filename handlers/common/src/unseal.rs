@@ -185,7 +185,7 @@ mod tests {
         for _ in 0..2 {
             twice
                 .headers
-                .append(header::POSTERN_CONTEXT, "v1.k1.x.y".parse().unwrap());
+                .append(header::POSTERN_CONTEXT, "v2.k1.x".parse().unwrap());
         }
         assert_eq!(code(&twice), Code::ContextInvalid);
         let stale = judge(

@@ -16,9 +16,12 @@ use postern_contract::Family;
 use postern_contract::key_file::{self, KeyFileError, Secret};
 use secrecy::zeroize::Zeroizing;
 
+use crate::seal::VERSION;
+
 /// Master keys: seal for every family.
 pub struct SealingKeys {
-    kid: String,
+    /// What every header begins with.
+    prefix: String,
     /// By [`Family`], derived from the first master key.
     families: BTreeMap<Family, hmac::Key>,
     /// Every master key, for handing out derived ones.
@@ -40,7 +43,7 @@ impl SealingKeys {
         let (kid, master) = masters.first().ok_or(KeyFileError::Empty)?;
         let families = Family::ALL.map(|family| (family, mac_key(&derive(master, kid, family))));
         Ok(Self {
-            kid: kid.clone(),
+            prefix: format!("{VERSION}.{kid}."),
             families: families.into(),
             masters,
         })
@@ -60,7 +63,7 @@ impl SealingKeys {
     }
 
     pub(crate) fn current(&self, family: Family) -> Option<(&str, &hmac::Key)> {
-        Some((&self.kid, self.families.get(&family)?))
+        Some((&self.prefix, self.families.get(&family)?))
     }
 }
 

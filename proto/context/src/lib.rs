@@ -2,8 +2,8 @@
 //! pass, in one header.
 //!
 //! ```text
-//! X-Postern-Context: v1.<kid>.<base64url(message)>.<base64url(tag)>
-//! tag = HMAC-SHA-256(key, "v1.<kid>." message)
+//! X-Postern-Context: v2.<kid>.<base64url(message tag)>
+//! tag = HMAC-SHA-256(key, "v2.<kid>." message)
 //! ```
 //!
 //! The runner fills a [`View`] and [seals](SealingKeys::seal_view) it for one family; the
@@ -22,4 +22,4 @@ pub use postern_contract::key_file::KeyFileError;
 pub use keys::{OpeningKeys, SealingKeys};
 pub use message::{Claim, Context, PathParam, RateLimit};
 pub use seal::{MAX_HEADER_LEN, NOT_BEFORE_SLACK, OpenError, VALIDITY};
-pub use view::{RateLimitView, View};
+pub use view::{RateLimitView, TokenFields, TokenView, View};

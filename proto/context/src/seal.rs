@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
@@ -25,7 +26,11 @@ pub const NOT_BEFORE_SLACK: Duration = Duration::from_secs(5);
 /// A longer header is refused unread.
 pub const MAX_HEADER_LEN: usize = 16 << 10;
 
-const VERSION: &str = "v1";
+/// Of the header's form.
+pub(crate) const VERSION: &str = "v2";
+
+/// Most contexts are shorter, sealed.
+const USUAL_LEN: usize = 1024;
 
 /// Why a context does not open. Clients are told one thing for all: `CONTEXT_INVALID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,44 +60,36 @@ impl SealingKeys {
         context.audience.clear();
         context.audience.push_str(family.as_str());
         context.issued_at_ms = now_ms;
-        let header = self.header(family, &context.encode_to_vec());
+        let header = self.header(family, |message| context.encode_raw(message));
         String::from_utf8(header).unwrap_or_default()
     }
 
     /// The same for a context that borrows its parts.
     #[must_use]
     pub fn seal_view(&self, family: Family, context: &View<'_>, now_ms: u64) -> Vec<u8> {
-        self.header(family, &context.encode(family.as_str(), now_ms))
+        self.header(family, |message| {
+            context.encode(family.as_str(), now_ms, message);
+        })
     }
 
-    fn header(&self, family: Family, message: &[u8]) -> Vec<u8> {
-        let Some((kid, key)) = self.current(family) else {
+    fn header(&self, family: Family, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let Some((prefix, key)) = self.current(family) else {
             // Keys are derived for every family when the file is read.
             return Vec::new();
         };
+        let prefix = prefix.as_bytes();
+        let mut sealed = Vec::with_capacity(USUAL_LEN);
+        sealed.extend_from_slice(prefix);
+        write(&mut sealed);
+        let tag = hmac::sign(key, &sealed);
+        sealed.extend_from_slice(tag.as_ref());
+        let text = sealed.get(prefix.len()..).unwrap_or_default();
         // Exactly: a header with memory to spare would be copied, or bring a counter of its own.
-        let tag = base64_len(hmac::HMAC_SHA256.tag_len());
-        let len = VERSION.len() + kid.len() + base64_len(message.len()) + tag + 3;
-        let mut header = Vec::with_capacity(len);
-        header.extend_from_slice(VERSION.as_bytes());
-        header.push(b'.');
-        header.extend_from_slice(kid.as_bytes());
-        header.push(b'.');
-        let tag = mac(key, &header, message);
-        push_base64(&*ENCODER, message, &mut header);
-        header.push(b'.');
-        // Of a tag's length more than half is left to the other one's slow end.
-        push_base64(&BASE64, tag.as_ref(), &mut header);
+        let mut header = Vec::with_capacity(prefix.len() + base64_len(text.len()));
+        header.extend_from_slice(prefix);
+        push_base64(text, &mut header);
         header
     }
-}
-
-/// Over `v1.<kid>.` and the message itself, which is a quarter shorter than its text.
-fn mac(key: &hmac::Key, prefix: &[u8], message: &[u8]) -> hmac::Tag {
-    let mut context = hmac::Context::with_key(key);
-    context.update(prefix);
-    context.update(message);
-    context.sign()
 }
 
 /// Without padding.
@@ -101,11 +98,11 @@ fn base64_len(bytes: usize) -> usize {
 }
 
 /// Appends in place: the engine's own way over a `String` checks its UTF-8 again.
-fn push_base64(encoder: &impl base64::Engine, bytes: &[u8], to: &mut Vec<u8>) {
+fn push_base64(bytes: &[u8], to: &mut Vec<u8>) {
     let start = to.len();
     to.resize(start + base64_len(bytes.len()), 0);
     if let Some(room) = to.get_mut(start..) {
-        let written = encoder.encode_slice(bytes, room);
+        let written = ENCODER.encode_slice(bytes, room);
         debug_assert!(written.is_ok_and(|written| written == room.len()));
     }
 }
@@ -121,23 +118,23 @@ impl OpeningKeys {
         }
         let header = std::str::from_utf8(header).map_err(|_| OpenError::Malformed)?;
         let mut parts = header.split('.');
-        let (Some(VERSION), Some(kid), Some(message), Some(tag), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some(VERSION), Some(kid), Some(text), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(OpenError::Malformed);
         };
         let key = self.find(kid, family).ok_or(OpenError::UnknownKey)?;
-        let decode = |text| BASE64.decode(text).map_err(|_| OpenError::Malformed);
-        let (message, tag) = (decode(message)?, decode(tag)?);
-        let prefix = VERSION.len() + kid.len() + 2;
-        let prefix = header.get(..prefix).unwrap_or_default().as_bytes();
-        constant_time::verify_slices_are_equal(mac(key, prefix, &message).as_ref(), &tag)
+        let sealed = BASE64.decode(text).map_err(|_| OpenError::Malformed)?;
+        let (message, tag) = sealed
+            .split_last_chunk::<SHA256_OUTPUT_LEN>()
+            .ok_or(OpenError::Malformed)?;
+        let prefix = header.strip_suffix(text).unwrap_or_default();
+        let mut mac = hmac::Context::with_key(key);
+        mac.update(prefix.as_bytes());
+        mac.update(message);
+        constant_time::verify_slices_are_equal(mac.sign().as_ref(), tag)
             .map_err(|_| OpenError::Forged)?;
-        let context = Context::decode(message.as_slice()).map_err(|_| OpenError::Malformed)?;
+        let context = Context::decode(message).map_err(|_| OpenError::Malformed)?;
         if context.audience != family.as_str() {
             return Err(OpenError::Audience);
         }

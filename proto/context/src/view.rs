@@ -1,7 +1,8 @@
 //! A context whose parts are borrowed from wherever they lie, for the runner: it
 //! seals one for every request, and a message of its own strings would cost more to
-//! fill than to seal.
+//! fill than to seal. What a token contributes is encoded once, and copied.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use prost::encoding::{WireType, encode_varint};
@@ -15,22 +16,52 @@ use crate::message::rate_limit_fields;
 pub struct View<'a> {
     pub route: &'a str,
     pub method: &'a str,
-    pub params: &'a [(&'a str, &'a str)],
-    pub issuer: &'a str,
-    pub subject: &'a str,
-    pub tenant: &'a str,
-    pub workspace: &'a str,
+    pub params: &'a [(&'static str, Cow<'a, str>)],
+    /// None on a public route.
+    pub token: Option<&'a TokenFields>,
     pub plan: &'a str,
-    pub roles: &'a [String],
-    pub scopes: &'a [String],
-    pub token_expires_at: u64,
-    pub session: &'a str,
     pub client_address: Option<IpAddr>,
     pub correlation_id: &'a str,
     pub claim: Option<&'a Claim>,
     pub rate_limit: Option<&'a RateLimitView<'a>>,
     pub body_limit: u64,
     pub api_version: &'a str,
+}
+
+/// What a token contributes to the contexts of its requests.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "as in `Context`")]
+pub struct TokenView<'a> {
+    pub issuer: &'a str,
+    pub subject: &'a str,
+    pub tenant: &'a str,
+    pub workspace: &'a str,
+    pub roles: &'a [String],
+    pub scopes: &'a [String],
+    pub token_expires_at: u64,
+    pub session: &'a str,
+}
+
+/// The same as it stands in a context: a message's fields may stand in any order.
+#[derive(Clone, Debug)]
+pub struct TokenFields(Box<[u8]>);
+
+impl TokenView<'_> {
+    /// Encodes the fields.
+    #[must_use]
+    pub fn encode(&self) -> TokenFields {
+        let mut fields = Vec::new();
+        let mut message = Message(&mut fields);
+        message.text(5, self.issuer);
+        message.text(6, self.subject);
+        message.text(7, self.tenant);
+        message.text(8, self.workspace);
+        self.roles.iter().for_each(|role| message.item(10, role));
+        self.scopes.iter().for_each(|scope| message.item(11, scope));
+        message.number(12, self.token_expires_at);
+        message.text(13, self.session);
+        TokenFields(fields.into())
+    }
 }
 
 /// The fields of a [`RateLimit`](crate::RateLimit), which says what they mean. Every request
@@ -61,13 +92,13 @@ impl RateLimitView<'_> {
     }
 }
 
-/// Most contexts are shorter.
-const USUAL_LEN: usize = 640;
-
 impl View<'_> {
-    /// The bytes that the same [`Context`](crate::Context) has.
-    pub(crate) fn encode(&self, audience: &str, issued_at_ms: u64) -> Vec<u8> {
-        let mut message = Message(Vec::with_capacity(USUAL_LEN));
+    /// Appends what the same [`Context`](crate::Context) says.
+    pub(crate) fn encode(&self, audience: &str, issued_at_ms: u64, to: &mut Vec<u8>) {
+        let mut message = Message(to);
+        if let Some(TokenFields(fields)) = self.token {
+            message.0.extend_from_slice(fields);
+        }
         message.text(1, audience);
         message.text(2, self.route);
         message.text(3, self.method);
@@ -77,15 +108,7 @@ impl View<'_> {
                 param.text(2, value);
             });
         }
-        message.text(5, self.issuer);
-        message.text(6, self.subject);
-        message.text(7, self.tenant);
-        message.text(8, self.workspace);
         message.text(9, self.plan);
-        self.roles.iter().for_each(|role| message.item(10, role));
-        self.scopes.iter().for_each(|scope| message.item(11, scope));
-        message.number(12, self.token_expires_at);
-        message.text(13, self.session);
         match self.client_address {
             Some(IpAddr::V4(v4)) => message.dotted(14, v4.octets()),
             Some(IpAddr::V6(v6)) => message.text(14, &v6.to_string()),
@@ -93,7 +116,7 @@ impl View<'_> {
         }
         message.text(15, self.correlation_id);
         if let Some(claim) = self.claim {
-            prost::encoding::message::encode(16, claim, &mut message.0);
+            prost::encoding::message::encode(16, claim, message.0);
         }
         if let Some(of) = self.rate_limit {
             message.nested(17, |limit| {
@@ -109,14 +132,13 @@ impl View<'_> {
         message.number(18, self.body_limit);
         message.number(19, issued_at_ms);
         message.text(20, self.api_version);
-        message.0
     }
 }
 
 /// A message that is being written, field by field.
-struct Message(Vec<u8>);
+struct Message<'t>(&'t mut Vec<u8>);
 
-impl Message {
+impl Message<'_> {
     /// A field that is left out when empty.
     fn text(&mut self, tag: u32, text: &str) {
         if !text.is_empty() {
@@ -134,13 +156,16 @@ impl Message {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Nearly all are short.
+    /// Seven bits a byte, the lowest first; nearly all take one byte or two.
     #[inline]
-    fn varint(&mut self, number: u64) {
-        match u8::try_from(number) {
-            Ok(short @ ..0x80) => self.0.push(short),
-            _ => encode_varint(number, &mut self.0),
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            let [low, ..] = number.to_le_bytes();
+            self.0.push(low | 0x80);
+            number >>= 7;
         }
+        let [low, ..] = number.to_le_bytes();
+        self.0.push(low);
     }
 
     fn number(&mut self, tag: u32, number: u64) {
@@ -198,6 +223,7 @@ fn key(tag: u32, wire_type: WireType) -> u64 {
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use prost::Message as _;
 
     use super::*;
@@ -206,17 +232,18 @@ mod tests {
     prop_compose! {
         fn context()(
             texts in prop::array::uniform10("[a-zA-Z0-9:/.-]{0,200}"),
-            params in vec(("[a-z]{0,12}", "\\PC{0,200}"), 0..3),
+            params in vec((select(&["", "path", "workspaceId"]), "\\PC{0,200}"), 0..3),
             lists in prop::array::uniform2(vec("\\PC{0,12}", 0..4)),
             numbers in prop::array::uniform3(any::<u64>()),
             address in any::<Option<IpAddr>>(),
             claim in any::<Option<(Vec<u8>, Vec<u8>)>>(),
             limit in proptest::option::of(("\\PC{0,100}", any::<u32>(), any::<u64>())),
-        ) -> (Context, Option<IpAddr>) {
+        ) -> (Context, Vec<(&'static str, Cow<'static, str>)>, Option<IpAddr>) {
             let [route, method, issuer, subject, tenant, workspace, plan, session, correlation_id, api_version] = texts;
             let [roles, scopes] = lists;
             let [token_expires_at, body_limit, issued_at_ms] = numbers;
-            let params = params.into_iter().map(|(name, value)| PathParam { name, value }).collect();
+            let borrowed = params.iter().map(|(name, value)| (*name, Cow::Owned(value.clone()))).collect();
+            let params = params.into_iter().map(|(name, value)| PathParam { name: name.to_owned(), value }).collect();
             let claim = claim.map(|(scope, holder)| Claim { scope, holder });
             let rate_limit = limit.map(|(policy, limit, reset)| {
                 RateLimit { policy, limit, burst: 1, remaining: limit / 2, reset, reset_after: 7, partition: vec![7; 8] }
@@ -228,15 +255,24 @@ mod tests {
                 token_expires_at, session, client_address, correlation_id, claim, rate_limit, body_limit,
                 issued_at_ms, api_version,
             };
-            (context, address)
+            (context, borrowed, address)
         }
     }
 
     proptest! {
         /// Tags and forms stand in two places; this holds them together.
         #[test]
-        fn a_view_has_the_bytes_of_its_context((context, client_address) in context()) {
-            let params: Vec<_> = context.params.iter().map(|it| (&*it.name, &*it.value)).collect();
+        fn a_view_says_what_its_context_says((context, params, client_address) in context()) {
+            let token = TokenView {
+                issuer: &context.issuer,
+                subject: &context.subject,
+                tenant: &context.tenant,
+                workspace: &context.workspace,
+                roles: &context.roles,
+                scopes: &context.scopes,
+                token_expires_at: context.token_expires_at,
+                session: &context.session,
+            };
             let rate_limit = context.rate_limit.as_ref().map(|it| RateLimitView {
                 policy: &it.policy,
                 limit: it.limit,
@@ -250,15 +286,8 @@ mod tests {
                 route: &context.route,
                 method: &context.method,
                 params: &params,
-                issuer: &context.issuer,
-                subject: &context.subject,
-                tenant: &context.tenant,
-                workspace: &context.workspace,
+                token: Some(&token.encode()),
                 plan: &context.plan,
-                roles: &context.roles,
-                scopes: &context.scopes,
-                token_expires_at: context.token_expires_at,
-                session: &context.session,
                 client_address,
                 correlation_id: &context.correlation_id,
                 claim: context.claim.as_ref(),
@@ -266,7 +295,10 @@ mod tests {
                 body_limit: context.body_limit,
                 api_version: &context.api_version,
             };
-            prop_assert_eq!(view.encode("tenants", context.issued_at_ms), context.encode_to_vec());
+            let mut encoded = Vec::new();
+            view.encode("tenants", context.issued_at_ms, &mut encoded);
+            prop_assert_eq!(encoded.len(), context.encoded_len());
+            prop_assert_eq!(Context::decode(&*encoded), Ok(context));
         }
     }
 }

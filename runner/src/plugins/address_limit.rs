@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::limits::gcra::Limit;
 use super::limits::limiter::Limiter;
-use super::limits::{Items, address_key, fact, microseconds, refuse};
+use super::limits::{Items, address_key, fact, in_microseconds, refuse};
 use super::rate_limit::{check_limit, check_profile};
 use crate::{ConfigError, Flow, Plugin, Request};
 
@@ -75,7 +75,10 @@ impl AddressLimitConfig {
 
 impl AddressLimit {
     fn decide(&self, config: &AddressLimitConfig, request: &mut Request<'_>) -> Flow {
-        let (limit, now) = (config.limit(), microseconds(request.arrived()));
+        let (limit, now) = (
+            config.limit(),
+            in_microseconds(request.arrived_since_1970()),
+        );
         let address = address_key(request.src_ip());
         let key = self.limiter.key(POLICY, limit, &[&address], &[]);
         let mut items = Items::default();

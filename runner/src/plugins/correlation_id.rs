@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::preflight::is_preflight;
+use crate::singles::Single;
 use crate::{Flow, Plugin, Reply, Request};
 
 /// Checks or makes the correlation id.
@@ -60,13 +61,12 @@ impl Plugin for CorrelationId {
 }
 
 fn judge<'a>(request: &Request<'a>) -> Result<Option<&'a str>, &'static str> {
-    let mut values = request.header_values(header::CORRELATION_ID);
-    let Some(value) = values.next() else {
+    let Ok(value) = request.single(Single::CorrelationId) else {
+        return Err("X-Correlation-Id is there more than once");
+    };
+    let Some(value) = value else {
         return Ok(None);
     };
-    if values.next().is_some() {
-        return Err("X-Correlation-Id is there more than once");
-    }
     match std::str::from_utf8(value) {
         Ok(id) if header::is_correlation_id(value) => Ok(Some(id)),
         _ => Err("X-Correlation-Id is malformed"),

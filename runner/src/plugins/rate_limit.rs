@@ -16,11 +16,12 @@ use serde::Deserialize;
 
 use super::limits::calls::{Calls, whose};
 use super::limits::gcra::{LONGEST, Limit};
+use super::limits::keys::owner;
 use super::limits::limiter::{Limiter, Outcome};
 use super::limits::settings::OnStoreDown;
 pub use super::limits::settings::{Mode, RateLimitSettings, RedisSettings};
-use super::limits::{Items, address_key, fact, microseconds, refuse, shadowed};
-use crate::{ConfigError, Flow, Identity, Plugin, Reply, Request};
+use super::limits::{Items, address_key, fact, in_microseconds, refuse, shadowed};
+use crate::{ConfigError, Flow, Plugin, Reply, Request};
 
 /// Limits each caller.
 pub struct RateLimit {
@@ -120,7 +121,7 @@ impl RateLimit {
             let message = "rate-limit: this path is not in the routes table, so its route must name a profile";
             return Err(Reply::refuse(Code::GatewayMisconfigured, message));
         };
-        let now = microseconds(request.arrived());
+        let now = in_microseconds(request.arrived_since_1970());
         if let Some(whose) = whose_calls(request)
             && let Err(exceeded) = self.calls.left(&whose, now)
             && !shadowed(CALLS, config.shadow)
@@ -143,35 +144,35 @@ impl RateLimit {
         request: &Request<'_>,
     ) -> Items {
         let mut items = Items::default();
-        let mut add = |policy, limit: Limit, owner: &[&[u8]], rest: &[&[u8]]| {
-            items.push(policy, limit, self.limiter.key(policy, limit, owner, rest));
-        };
         let limit = Limit {
             rate: config.rate.unwrap_or(profile.rate),
             burst: config.burst.unwrap_or(profile.burst),
         };
         let address = address_key(request.src_ip());
-        match request.facts.identity.as_deref() {
-            Some(who) => {
-                let owner = owner(who);
-                add(&profile.name, limit, &owner, &[who.subject.as_bytes()]);
-                if who.tenant.is_some() {
-                    if let Some(figures) = config.tenant {
-                        add(TENANT, figures.into(), &owner, &[]);
-                    }
-                    let plan = who.plan.as_ref().and_then(|plan| config.plans.get(plan));
-                    if let Some(figures) = plan {
-                        add(PLAN, (*figures).into(), &owner, &[]);
-                    }
-                }
+        let caller = request.facts.identity.as_ref();
+        let key = match caller {
+            Some(who) => self.limiter.key_of_caller(&profile.name, limit, who),
+            None => self.limiter.key(&profile.name, limit, &[&address], &[]),
+        };
+        items.push(&profile.name, limit, key);
+        let mut add = |policy, limit: Limit, owner: &[&[u8]]| {
+            items.push(policy, limit, self.limiter.key(policy, limit, owner, &[]));
+        };
+        if let Some(who) = caller.filter(|who| who.tenant.is_some()) {
+            let owner = owner(who);
+            if let Some(figures) = config.tenant {
+                add(TENANT, figures.into(), &owner);
             }
-            None => add(&profile.name, limit, &[&address], &[]),
+            let plan = who.plan.as_ref().and_then(|plan| config.plans.get(plan));
+            if let Some(figures) = plan {
+                add(PLAN, (*figures).into(), &owner);
+            }
         }
         if let Some(figures) = config.address {
-            add(ADDRESS, figures.into(), &[&address], &[]);
+            add(ADDRESS, figures.into(), &[&address]);
         }
         if let (Some(figures), Some(route)) = (config.route, route) {
-            add(ROUTE, figures.into(), &[route.id.as_bytes()], &[]);
+            add(ROUTE, figures.into(), &[route.id.as_bytes()]);
         }
         items
     }
@@ -217,12 +218,6 @@ impl RateLimit {
 
 fn whose_calls<'r>(request: &'r Request<'_>) -> Option<Cow<'r, str>> {
     whose(request.facts.identity.as_ref()?)
-}
-
-/// Whose buckets a caller's are: its tenant's.
-fn owner(who: &Identity) -> [&[u8]; 2] {
-    let tenant = who.tenant.as_deref().unwrap_or_default();
-    [&who.issuer, tenant].map(str::as_bytes)
 }
 
 impl Plugin for RateLimit {
@@ -333,6 +328,7 @@ mod tests {
     use super::super::address_limit::AddressLimit;
     use super::super::limits::store::Buckets;
     use super::*;
+    use crate::plugins::limits::microseconds;
     use crate::testkit::{self, Simulated};
     use crate::{Identity, Registry};
 
@@ -349,12 +345,13 @@ mod tests {
         async fn on_request(&self, _: &WhoConfig, request: &mut Request<'_>) -> Flow {
             let who = std::str::from_utf8(request.header("who").unwrap_or_default()).unwrap();
             if let [issuer, tenant, subject] = who.split(' ').collect::<Vec<_>>().as_slice() {
-                request.facts.identity = Some(Arc::new(Identity {
+                let identity = Identity {
                     issuer: (*issuer).into(),
                     tenant: Some((*tenant).into()),
                     subject: (*subject).into(),
                     ..Identity::default()
-                }));
+                };
+                request.facts.identity = Some(identity.into());
             }
             Flow::Next
         }

@@ -27,6 +27,12 @@ impl<'p> Params<'p> {
         self.0.iter().map(|(name, value)| (*name, &**value))
     }
 
+    /// The same at once.
+    #[must_use]
+    pub fn as_slice(&self) -> &[(&'static str, Cow<'p, str>)] {
+        &self.0
+    }
+
     /// Parameters that own their text.
     #[must_use]
     pub fn into_owned(self) -> Params<'static> {
@@ -177,7 +183,7 @@ impl RouteTable {
 }
 
 fn params<'p>(route: &'static Route, segments: Vec<Cow<'p, str>>) -> Params<'p> {
-    let mut params = Vec::new();
+    let mut params = Vec::with_capacity(segments.len());
     let mut segments = segments.into_iter();
     for segment in &route.segments {
         match segment {

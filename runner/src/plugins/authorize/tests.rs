@@ -2,8 +2,6 @@
 //! With one it is tested through the gateway (`tests/suites/tests/e2e`).
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::sync::Arc;
-
 use postern_contract::{Code, Family};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -27,7 +25,7 @@ impl Plugin for Caller {
     type Config = Claims;
 
     async fn on_request(&self, claims: &Claims, request: &mut Request<'_>) -> Flow {
-        request.facts.identity = Some(Arc::new(Identity {
+        let identity = Identity {
             issuer: "https://issuer.example.com".into(),
             subject: "somebody".into(),
             tenant: claims.tenant.clone(),
@@ -39,7 +37,8 @@ impl Plugin for Caller {
             session: None,
             client: None,
             tenant_slug: None,
-        }));
+        };
+        request.facts.identity = Some(identity.into());
         Flow::Next
     }
 }

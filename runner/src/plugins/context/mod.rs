@@ -8,15 +8,14 @@ mod key_file;
 mod project;
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use postern_context::View;
-use postern_contract::{Code, Match, Route, header};
+use postern_contract::{Code, Match, Params, Route, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::no_route::not_found;
-use crate::{ConfigError, Flow, Plugin, Registry, Reply, Request};
+use crate::{Caller, ConfigError, Flow, Plugin, Registry, Reply, Request};
 pub use key_file::ContextSettings;
 use key_file::KeyFile;
 
@@ -72,14 +71,10 @@ impl Context {
         };
         let sealed = match request.route() {
             Ok(Match::Found(route, params)) => {
-                let since = request
-                    .arrived()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default();
-                let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-                let params: Vec<_> = params.iter().collect();
+                let now_ms = request.arrived_since_1970().as_millis();
+                let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
                 keys.current()
-                    .seal_view(route.family, &view(request, route, &params), now_ms)
+                    .seal_view(route.family, &view(request, route, params), now_ms)
             }
             _ => return Flow::Stop(not_found(request)),
         };
@@ -116,41 +111,21 @@ impl Plugin for Context {
     }
 }
 
-fn view<'a>(
-    request: &'a Request<'_>,
-    route: &'a Route,
-    params: &'a [(&'a str, &'a str)],
-) -> View<'a> {
+fn view<'a>(request: &'a Request<'_>, route: &'a Route, params: &'a Params<'a>) -> View<'a> {
     let facts = &request.facts;
-    let view = View {
+    let who = facts.identity.as_ref();
+    let of_token = || who.and_then(|who| who.plan.as_deref());
+    View {
         route: &route.id,
         method: request.method().as_str(),
-        params,
+        params: params.as_slice(),
+        token: who.map(Caller::fields),
+        plan: facts.plan.as_deref().or_else(of_token).unwrap_or_default(),
         client_address: request.src_ip(),
         correlation_id: facts.correlation_id.as_deref().unwrap_or_default(),
-        api_version: facts.api_version.as_deref().unwrap_or_default(),
         claim: facts.claim.as_ref(),
         rate_limit: facts.rate_limit.as_ref(),
         body_limit: route.body_limit,
-        ..View::default()
-    };
-    let Some(who) = &facts.identity else {
-        return view;
-    };
-    View {
-        issuer: &who.issuer,
-        subject: &who.subject,
-        tenant: who.tenant.as_deref().unwrap_or_default(),
-        workspace: who.workspace.as_deref().unwrap_or_default(),
-        plan: facts
-            .plan
-            .as_deref()
-            .or(who.plan.as_deref())
-            .unwrap_or_default(),
-        roles: &who.roles,
-        scopes: &who.scopes,
-        token_expires_at: u64::try_from(who.expires_at).unwrap_or_default(),
-        session: who.session.as_deref().unwrap_or_default(),
-        ..view
+        api_version: facts.api_version.as_deref().unwrap_or_default(),
     }
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::no_route::{no_text, not_allowed, not_found};
 use super::preflight::is_preflight;
-use crate::request::same_name;
+use crate::singles::Single;
 use crate::{Flow, Plugin, Reply, Request};
 use media_type::MediaType;
 
@@ -63,54 +63,6 @@ impl Default for IdempotencyKeyConfig {
     }
 }
 
-/// Headers that mean one thing only. Two of them, and gateway, runner and handler
-/// could each read another one.
-const SINGLE: [&str; 13] = [
-    "authorization",
-    header::API_VERSION,
-    header::CORRELATION_ID,
-    header::IDEMPOTENCY_KEY,
-    "content-type",
-    "content-length",
-    "content-md5",
-    "host",
-    "if-modified-since",
-    "if-unmodified-since",
-    "if-range",
-    "range",
-    "traceparent",
-];
-
-/// For each length of a name which of [`SINGLE`] have it, a bit each: most headers are
-/// told from all of them by that.
-#[expect(
-    clippy::indexing_slicing,
-    reason = "computed while compiling, where it would be an error"
-)]
-const OF_LENGTH: [u16; 32] = {
-    let mut of_length = [0; 32];
-    let mut at = 0;
-    while at < SINGLE.len() {
-        of_length[SINGLE[at].len()] |= 1 << at;
-        at += 1;
-    }
-    of_length
-};
-
-/// Which of [`SINGLE`] a name is, in any spelling.
-fn single(name: &[u8]) -> Option<usize> {
-    let mut left = OF_LENGTH.get(name.len()).copied().unwrap_or_default();
-    while left != 0 {
-        let at = left.trailing_zeros() as usize;
-        let is = |single: &&str| same_name(single.as_bytes(), name);
-        if SINGLE.get(at).is_some_and(is) {
-            return Some(at);
-        }
-        left &= left - 1;
-    }
-    None
-}
-
 impl Headers {
     /// A plugin for a deployment that serves these API versions.
     ///
@@ -150,7 +102,8 @@ impl Headers {
 
     fn version<'a>(&self, route: &Route, request: &Request<'a>) -> Result<Option<&'a str>, Reply> {
         let supported = || self.versions.join(", ");
-        match request.header(header::API_VERSION).map(std::str::from_utf8) {
+        let version = request.single(Single::ApiVersion).unwrap_or_default();
+        match version.map(std::str::from_utf8) {
             Some(Ok(value)) if self.versions.iter().any(|v| v == value) => Ok(Some(value)),
             Some(_) => Err(Reply::refuse(
                 Code::ApiVersionUnsupported,
@@ -205,27 +158,16 @@ fn few_enough(request: &Request<'_>) -> Result<(), Reply> {
 }
 
 fn none_repeated(request: &Request<'_>) -> Result<(), Reply> {
-    let mut seen = 0_u16;
-    for (name, _) in request.headers() {
-        let Some(at) = single(name) else {
-            continue;
-        };
-        let before = seen;
-        seen |= 1 << at;
-        if seen == before {
-            let name = SINGLE.get(at).copied().unwrap_or_default();
-            // The key's own code says the same and names the form besides.
-            let code = match name {
-                header::IDEMPOTENCY_KEY => Code::IdempotencyKeyInvalid,
-                _ => Code::HeaderRepeated,
-            };
-            return Err(Reply::refuse(
-                code,
-                format!("{name} is there more than once: send it once"),
-            ));
-        }
-    }
-    Ok(())
+    let Some(name) = request.repeated() else {
+        return Ok(());
+    };
+    // The key's own code says the same and names the form besides.
+    let code = match name {
+        header::IDEMPOTENCY_KEY => Code::IdempotencyKeyInvalid,
+        _ => Code::HeaderRepeated,
+    };
+    let message = format!("{name} is there more than once: send it once");
+    Err(Reply::refuse(code, message))
 }
 
 /// What is announced of a body, by Content-Length or chunks.
@@ -288,10 +230,8 @@ fn media_type(route: &Route, request: &Request<'_>) -> Result<(), Reply> {
 }
 
 fn idempotency_key(config: &HeadersConfig, request: &Request<'_>) -> Result<(), Reply> {
-    match request
-        .header(header::IDEMPOTENCY_KEY)
-        .map(IdempotencyKey::parse)
-    {
+    let key = request.single(Single::IdempotencyKey).unwrap_or_default();
+    match key.map(IdempotencyKey::parse) {
         Some(Ok(_)) => Ok(()),
         Some(Err(form)) => Err(Reply::refuse(
             Code::IdempotencyKeyInvalid,

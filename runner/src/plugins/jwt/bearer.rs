@@ -2,17 +2,16 @@
 
 use super::refusal::Refusal;
 use crate::Request;
+use crate::singles::{Repeated, Single};
 
 /// A longer token is refused unread.
 const MAX_TOKEN: usize = 8 << 10;
 
 pub(super) fn token<'a>(request: &Request<'a>) -> Result<&'a [u8], Refusal> {
-    let mut values = request.header_values("authorization");
-    let value = values.next().ok_or(Refusal::Missing)?;
-    if values.next().is_some() {
-        return Err(Refusal::Malformed("send one Authorization header"));
-    }
-    let value = value.trim_ascii();
+    let value = request
+        .single(Single::Authorization)
+        .map_err(|Repeated| Refusal::Malformed("send one Authorization header"))?;
+    let value = value.ok_or(Refusal::Missing)?.trim_ascii();
     let space = value
         .iter()
         .position(|byte| *byte == b' ')

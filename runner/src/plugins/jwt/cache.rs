@@ -9,12 +9,12 @@ use super::introspection::Standing;
 use super::issuer::Issuer;
 use super::keys::Key;
 use super::revocations::Marks;
-use crate::Identity;
+use crate::Caller;
 use crate::plugins::cache::{Entries, with_room};
 
 /// What stays true of a verified token for as long as its key is accepted.
 pub(super) struct Verified {
-    pub(super) identity: Arc<Identity>,
+    pub(super) identity: Caller,
     pub(super) issuer: Arc<Issuer>,
     /// The key that it was verified with.
     pub(super) key: Arc<Key>,

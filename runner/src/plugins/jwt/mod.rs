@@ -1,7 +1,7 @@
 //! `jwt`: who asks, by a bearer token of a trusted issuer.
 //!
 //! ```text
-//! Authorization ─ token ─ cache ───────────────────────────────── fits ─ Identity
+//! Authorization ─ token ─ cache ───────────────────────────────── fits ─ Caller
 //!                           └ iss → issuer ─ kid → key ─ signature ┘
 //!                               └ trust       └ keys: fetched beside the requests
 //! ```
@@ -42,14 +42,14 @@ mod trust;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use postern_contract::Match;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plugins::authorize::Address;
-use crate::{ConfigError, Flow, Identity, Plugin, Registry, Request};
+use crate::{Caller, ConfigError, Flow, Plugin, Registry, Request};
 use cache::{Tokens, Verified};
 use introspection::{Introspection, Standing};
 use refusal::Refusal;
@@ -179,7 +179,7 @@ impl Jwt {
         let names = &issuer.settings.claims;
         let issued_at = claims::seconds(&claims, "iat")?;
         let verified = Arc::new(Verified {
-            identity: Arc::new(claims::identity(&claims, names, issuer.slug())?),
+            identity: claims::identity(&claims, names, issuer.slug())?.into(),
             audiences: claims::audiences(&claims)?,
             not_before: claims::seconds(&claims, "nbf")?.max(issued_at),
             expires_at: claims::seconds(&claims, "exp")?,
@@ -198,12 +198,7 @@ impl Jwt {
 
     /// What may differ between two requests with the same token: the time, the route,
     /// whether it was revoked.
-    fn fits(
-        &self,
-        config: &JwtConfig,
-        token: &Verified,
-        now: u64,
-    ) -> Result<Arc<Identity>, Refusal> {
+    fn fits(&self, config: &JwtConfig, token: &Verified, now: u64) -> Result<Caller, Refusal> {
         if now > token.expires_at.saturating_add(self.leeway) {
             return Err(Refusal::Expired);
         }
@@ -232,7 +227,7 @@ impl Jwt {
         }
         self.revocations.check(&token.marks)?;
         token.standing.check(now)?;
-        Ok(Arc::clone(&token.identity))
+        Ok(token.identity.clone())
     }
 
     /// Who sent a token, whatever it takes to find out.
@@ -242,7 +237,7 @@ impl Jwt {
         token: &[u8],
         arrived: u64,
         from: Option<IpAddr>,
-    ) -> Result<Arc<Identity>, Refusal> {
+    ) -> Result<Caller, Refusal> {
         let (known, now) = match self.remembered(token) {
             Some(known) => (known, arrived),
             None => (self.verify(token, from).await?, seconds()),
@@ -288,7 +283,7 @@ impl Plugin for Jwt {
             return Some(Flow::Next);
         }
         let known = self.remembered(bearer::token(request).ok()?)?;
-        let now = seconds_at(request.arrived());
+        let now = request.arrived_since_1970().as_secs();
         request.facts.identity = Some(self.fits(config, &known, now).ok()?);
         Some(Flow::Next)
     }
@@ -299,8 +294,8 @@ impl Plugin for Jwt {
         }
         let judged = match bearer::token(request) {
             Ok(token) => {
-                let (arrived, from) = (seconds_at(request.arrived()), request.src_ip());
-                self.judge(config, token, arrived, from).await
+                let arrived = request.arrived_since_1970().as_secs();
+                self.judge(config, token, arrived, request.src_ip()).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -316,12 +311,5 @@ impl Plugin for Jwt {
 
 /// Seconds since 1970, now.
 fn seconds() -> u64 {
-    seconds_at(SystemTime::now())
-}
-
-/// The same at another time.
-fn seconds_at(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }

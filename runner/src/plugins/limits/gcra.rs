@@ -17,7 +17,7 @@ const MINUTE: u64 = 60_000_000;
 pub(crate) const LONGEST: u64 = 366 * 24 * 60 * MINUTE;
 
 /// How much may pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Limit {
     /// Requests a minute, at least 1.
     pub(crate) rate: u32,

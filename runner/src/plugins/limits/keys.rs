@@ -5,7 +5,7 @@
 //! Either way a name says nothing about whom it stands for, and a part of it may be shown
 //! (`pk` of `RateLimit-Policy`).
 
-use std::hash::Hash as _;
+use std::hash::Hash;
 use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
@@ -13,6 +13,7 @@ use rand::RngExt as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::gcra::Limit;
+use crate::{Caller, Identity};
 
 /// Names a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,27 +51,51 @@ impl Naming {
     /// two lists of pieces give the same.
     pub(crate) fn key(&self, policy: &str, limit: Limit, owner: &[&[u8]], rest: &[&[u8]]) -> Key {
         match self.seeds() {
-            Some([first, second]) => {
-                let mut hasher = SipHasher13::new_with_keys(first, second);
-                policy.hash(&mut hasher);
-                (limit.rate, limit.burst).hash(&mut hasher);
-                (owner, rest).hash(&mut hasher);
-                let hash = hasher.finish128();
-                Key {
-                    owner: 0,
-                    bucket: [hash.h1, hash.h2],
-                }
-            }
-            None => {
-                let of_owner = digest_of(&[], owner);
-                let limit = [limit.rate.to_be_bytes(), limit.burst.to_be_bytes()].concat();
-                let of_bucket = digest_of(&[policy.as_bytes(), &limit, of_owner.as_ref()], rest);
-                Key {
-                    owner: word(&of_owner, 0),
-                    bucket: [word(&of_bucket, 0), word(&of_bucket, 1)],
-                }
-            }
+            Some(seeds) => own_key(seeds, (policy, limit, owner, rest)),
+            None => shared_key(policy, limit, owner, rest),
         }
+    }
+
+    /// The key of a caller's bucket. In this process it is made of what the caller is
+    /// called for all its requests: no text is gone over again.
+    pub(crate) fn key_of_caller(&self, policy: &str, limit: Limit, who: &Caller) -> Key {
+        match self.seeds() {
+            Some(seeds) => {
+                let hash = |who: &Identity| own_hash(seeds, (owner(who), &who.subject));
+                own_key(seeds, (policy, limit, who.name(seeds, hash)))
+            }
+            None => shared_key(policy, limit, &owner(who), &[who.subject.as_bytes()]),
+        }
+    }
+}
+
+/// Whose buckets a caller's are: its tenant's.
+pub(crate) fn owner(who: &Identity) -> [&[u8]; 2] {
+    let tenant = who.tenant.as_deref().unwrap_or_default();
+    [&who.issuer, tenant].map(str::as_bytes)
+}
+
+fn own_key(seeds: [u64; 2], of: impl Hash) -> Key {
+    Key {
+        owner: 0,
+        bucket: own_hash(seeds, of),
+    }
+}
+
+fn own_hash([first, second]: [u64; 2], of: impl Hash) -> [u64; 2] {
+    let mut hasher = SipHasher13::new_with_keys(first, second);
+    of.hash(&mut hasher);
+    let hash = hasher.finish128();
+    [hash.h1, hash.h2]
+}
+
+fn shared_key(policy: &str, limit: Limit, owner: &[&[u8]], rest: &[&[u8]]) -> Key {
+    let of_owner = digest_of(&[], owner);
+    let limit = [limit.rate.to_be_bytes(), limit.burst.to_be_bytes()].concat();
+    let of_bucket = digest_of(&[policy.as_bytes(), &limit, of_owner.as_ref()], rest);
+    Key {
+        owner: word(&of_owner, 0),
+        bucket: [word(&of_bucket, 0), word(&of_bucket, 1)],
     }
 }
 

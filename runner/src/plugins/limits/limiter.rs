@@ -13,6 +13,7 @@ use super::redis::{Ask, Of, Shared};
 use super::settings::{OnStoreDown, own};
 use super::store::Buckets;
 use super::{Decision, Items, Limit, microseconds};
+use crate::Caller;
 
 /// How often leases are looked through for what is not used.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -61,6 +62,11 @@ impl Limiter {
     /// The key of a policy's bucket: of this owner, and of whom among those.
     pub(crate) fn key(&self, policy: &str, limit: Limit, owner: &[&[u8]], rest: &[&[u8]]) -> Key {
         self.naming.key(policy, limit, owner, rest)
+    }
+
+    /// The same of a caller among those of its tenant.
+    pub(crate) fn key_of_caller(&self, policy: &str, limit: Limit, who: &Caller) -> Key {
+        self.naming.key_of_caller(policy, limit, who)
     }
 
     /// Decides with the buckets of this process, whatever store there is.

@@ -22,7 +22,7 @@ pub(crate) mod store;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use postern_contract::Code;
 
@@ -132,10 +132,12 @@ pub(crate) fn register(limiter: Arc<Limiter>, registry: Registry) -> Registry {
 /// The wall clock, because `X-RateLimit-Reset` is a time of day; a clock that is set
 /// back costs a client nothing (see [`gcra::Bucket`]).
 pub(crate) fn microseconds(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    in_microseconds(since.unwrap_or_default())
+}
+
+pub(crate) fn in_microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A limit with its bucket as it stands after the decision, for the answer's headers.

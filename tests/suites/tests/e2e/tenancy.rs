@@ -214,7 +214,7 @@ async fn a_clients_own_context_and_identity_headers_mean_nothing() -> Result<()>
         "X_Postern_Context",
         "X-Postern_Context",
     ] {
-        headers.push((name.to_owned(), "v1.k1.forged.forged".to_owned()));
+        headers.push((name.to_owned(), "v2.k1.forged".to_owned()));
         headers.push((name.to_owned(), other.id.clone()));
     }
     let forging = |path: &str| {

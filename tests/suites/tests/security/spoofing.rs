@@ -155,7 +155,7 @@ async fn a_sealed_context_from_outside() -> Result<()> {
                 cells.push(Cell::new(world, route, &format!("{who}, {how}"), asked).bent(forge));
             }
         }
-        let forge = |call: Call| call.add("x-postern-context", b"v1.k1.nonsense.nonsense");
+        let forge = |call: Call| call.add("x-postern-context", b"v2.k1.nonsense");
         cells.push(Cell::new(world, route, "rightly, nonsense", Asked::rightly(route)).bent(forge));
     }
     walk(world, cells).await
