@@ -234,17 +234,20 @@ async fn credentials_read_views_and_end() -> Result<()> {
             .await
             .is_err()
     );
-    // As if its time were over.
-    let ending = world
-        .mongo
-        .client()
-        .await?
-        .database("postern")
-        .collection::<Document>("credential");
-    let past = mongodb::bson::DateTime::from_millis(0);
-    ending
-        .update_one(doc! {"_id": &user}, doc! {"$set": {"expiresAt": past}})
+    let nothing = acme
+        .admin
+        .post(&path, &json!({"collections": ["nothing"]}))
         .await?;
+    nothing.refused(404, "COLLECTION_NOT_FOUND")?;
+    let ours: Value = json!({"collections": ["postern.record"]});
+    acme.admin
+        .post(&path, &ours)
+        .await?
+        .refused(400, "VALIDATION_ERROR")?;
+    // They end with what they were given for, long before their time.
+    let closed = json!({"status": "suspended"});
+    let admin = world.stack.platform_admin().await?;
+    admin.patch(&dev.path(), &closed).await?.expect(200)?;
     postern_harness::wait_for("the credentials to end", super::SOON, async || {
         let again = mongodb::Client::with_uri_str(&url).await?;
         let read = again
@@ -256,15 +259,5 @@ async fn credentials_read_views_and_end() -> Result<()> {
         Ok(())
     })
     .await?;
-    let nothing = acme
-        .admin
-        .post(&path, &json!({"collections": ["nothing"]}))
-        .await?;
-    nothing.refused(404, "COLLECTION_NOT_FOUND")?;
-    let ours: Value = json!({"collections": ["postern.record"]});
-    acme.admin
-        .post(&path, &ours)
-        .await?
-        .refused(400, "VALIDATION_ERROR")?;
     Ok(())
 }
