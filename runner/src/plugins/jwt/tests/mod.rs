@@ -72,7 +72,10 @@ fn jwt(settings: Value) -> Jwt {
     Jwt::new(serde_json::from_value(settings).unwrap()).unwrap()
 }
 
-fn runner(issuers: &[Value], fetch: Value) -> Runner {
+/// On a busy machine a fetch takes long: who does not say so waits for it.
+fn runner(issuers: &[Value], mut fetch: Value) -> Runner {
+    let fetches = fetch.as_object_mut().unwrap();
+    fetches.entry("waitMs").or_insert(json!(5000));
     Runner::of(jwt(json!({"issuers": issuers, "fetch": fetch})))
 }
 
