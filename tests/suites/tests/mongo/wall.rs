@@ -259,5 +259,8 @@ async fn credentials_read_views_and_end() -> Result<()> {
         Ok(())
     })
     .await?;
+    // Whoever was connected is shut out, too.
+    let before = reader.collection::<Document>(&view);
+    assert!(before.find_one(doc! {}).await.is_err());
     Ok(())
 }
