@@ -53,6 +53,7 @@ pub fn house(config: &RunnerConfig) -> anyhow::Result<Registry> {
         .with(rate_limit::RateLimit::new(
             Arc::clone(&limiter),
             Arc::clone(&calls),
+            authorize.plans(),
         ))
         .with(idempotency)
         .with(no_route::NoRoute);

@@ -14,6 +14,7 @@ use postern_contract::{Code, Match, Profile, Route, routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::authorize::Plans;
 use super::limits::calls::{Calls, whose};
 use super::limits::gcra::{LONGEST, Limit};
 use super::limits::keys::owner;
@@ -21,12 +22,13 @@ use super::limits::limiter::{Limiter, Outcome};
 use super::limits::settings::OnStoreDown;
 pub use super::limits::settings::{Mode, RateLimitSettings, RedisSettings};
 use super::limits::{Items, address_key, fact, in_microseconds, refuse, shadowed};
-use crate::{ConfigError, Flow, Plugin, Reply, Request};
+use crate::{ConfigError, Flow, Identity, Plugin, Reply, Request};
 
 /// Limits each caller.
 pub struct RateLimit {
     limiter: Arc<Limiter>,
     calls: Arc<Calls>,
+    plans: Plans,
 }
 
 /// A route's limits. Routes with equal limits share the buckets.
@@ -46,7 +48,8 @@ pub struct RateLimitConfig {
     costs: BTreeMap<String, u32>,
     /// A limit over all callers of a tenant together.
     tenant: Option<Figures>,
-    /// A limit over all callers of a tenant together, by the plan that the token names.
+    /// A limit over all callers of a tenant together, by the tenant's plan: the directory's
+    /// word, or the token's for a tenant that the directory was not asked about yet.
     plans: BTreeMap<String, Figures>,
     /// A limit over all callers of one address together.
     address: Option<Figures>,
@@ -106,8 +109,12 @@ struct Demand {
 }
 
 impl RateLimit {
-    pub(crate) fn new(limiter: Arc<Limiter>, calls: Arc<Calls>) -> Self {
-        Self { limiter, calls }
+    pub(crate) fn new(limiter: Arc<Limiter>, calls: Arc<Calls>, plans: Plans) -> Self {
+        Self {
+            limiter,
+            calls,
+            plans,
+        }
     }
 
     fn demand(&self, config: &RateLimitConfig, request: &Request<'_>) -> Result<Demand, Reply> {
@@ -163,9 +170,8 @@ impl RateLimit {
             if let Some(figures) = config.tenant {
                 add(TENANT, figures.into(), &owner);
             }
-            let plan = who.plan.as_ref().and_then(|plan| config.plans.get(plan));
-            if let Some(figures) = plan {
-                add(PLAN, (*figures).into(), &owner);
+            if let Some(figures) = self.limit_of_plan(config, who) {
+                add(PLAN, figures.into(), &owner);
             }
         }
         if let Some(figures) = config.address {
@@ -175,6 +181,18 @@ impl RateLimit {
             add(ROUTE, figures.into(), &[route.id.as_bytes()]);
         }
         items
+    }
+
+    /// The directory's word first: who runs a tenant's own issuer writes the token's.
+    fn limit_of_plan(&self, config: &RateLimitConfig, who: &Identity) -> Option<Figures> {
+        if config.plans.is_empty() {
+            return None;
+        }
+        let known = self.plans.of(who.tenant.as_deref()?);
+        config
+            .plans
+            .get(known.as_ref().or(who.plan.as_ref())?)
+            .copied()
     }
 
     fn conclude(
@@ -328,9 +346,9 @@ mod tests {
     use super::super::address_limit::AddressLimit;
     use super::super::limits::store::Buckets;
     use super::*;
+    use crate::Registry;
     use crate::plugins::limits::microseconds;
     use crate::testkit::{self, Simulated};
-    use crate::{Identity, Registry};
 
     /// Takes the caller from the request's `who`: issuer, tenant and subject with blanks between.
     struct Who;
@@ -359,7 +377,11 @@ mod tests {
 
     fn registry() -> Registry {
         let limiter = Arc::new(Limiter::local(Buckets::new(1_024)));
-        let limits = Registry::new().with(RateLimit::new(Arc::clone(&limiter), Arc::default()));
+        let limits = Registry::new().with(RateLimit::new(
+            Arc::clone(&limiter),
+            Arc::default(),
+            Plans::default(),
+        ));
         limits.with(AddressLimit::new(limiter)).with(Who)
     }
 

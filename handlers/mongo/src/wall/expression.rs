@@ -5,15 +5,19 @@
 //! `$accumulator` (code), `$getField` and `$setField` (names that are computed),
 //! `$meta`, `$rand`.
 
+mod accumulator;
 mod cost;
+mod operators;
 
 use bson::{Bson, Document};
 
+pub(super) use accumulator::Accumulator;
 pub(super) use cost::Load;
 pub(crate) use cost::MARK;
 use cost::{Loop, OURS};
+use operators::{LISTED, NAMED};
 
-use super::{At, Budget, Refused, TENANT, WORKSPACE, array, object, path, string};
+use super::{At, Budget, Refused, array, object, path, string};
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,182 +45,6 @@ pub(super) enum Expression {
     /// `$map`, `$filter`, `$reduce`.
     Loop(Box<Loop>),
 }
-
-/// Operators over a list of arguments.
-const LISTED: [&str; 106] = [
-    "$abs",
-    "$acos",
-    "$acosh",
-    "$add",
-    "$allElementsTrue",
-    "$and",
-    "$anyElementTrue",
-    "$arrayElemAt",
-    "$arrayToObject",
-    "$asin",
-    "$asinh",
-    "$atan",
-    "$atan2",
-    "$atanh",
-    "$avg",
-    "$binarySize",
-    "$bsonSize",
-    "$ceil",
-    "$cmp",
-    "$concat",
-    "$concatArrays",
-    "$cond",
-    "$cos",
-    "$cosh",
-    "$dayOfMonth",
-    "$dayOfWeek",
-    "$dayOfYear",
-    "$degreesToRadians",
-    "$divide",
-    "$eq",
-    "$exp",
-    "$first",
-    "$floor",
-    "$gt",
-    "$gte",
-    "$hour",
-    "$ifNull",
-    "$in",
-    "$indexOfArray",
-    "$indexOfBytes",
-    "$indexOfCP",
-    "$isArray",
-    "$isNumber",
-    "$isoDayOfWeek",
-    "$isoWeek",
-    "$isoWeekYear",
-    "$last",
-    "$ln",
-    "$log",
-    "$log10",
-    "$lt",
-    "$lte",
-    "$max",
-    "$mergeObjects",
-    "$millisecond",
-    "$min",
-    "$minute",
-    "$mod",
-    "$month",
-    "$multiply",
-    "$ne",
-    "$not",
-    "$objectToArray",
-    "$or",
-    "$pow",
-    "$radiansToDegrees",
-    "$range",
-    "$reverseArray",
-    "$round",
-    "$second",
-    "$setDifference",
-    "$setEquals",
-    "$setIntersection",
-    "$setIsSubset",
-    "$setUnion",
-    "$sin",
-    "$sinh",
-    "$size",
-    "$slice",
-    "$split",
-    "$sqrt",
-    "$stdDevPop",
-    "$stdDevSamp",
-    "$strLenBytes",
-    "$strLenCP",
-    "$strcasecmp",
-    "$substrBytes",
-    "$substrCP",
-    "$subtract",
-    "$sum",
-    "$tan",
-    "$tanh",
-    "$toBool",
-    "$toDate",
-    "$toDecimal",
-    "$toDouble",
-    "$toInt",
-    "$toLong",
-    "$toLower",
-    "$toObjectId",
-    "$toString",
-    "$toUpper",
-    "$trunc",
-    "$type",
-    "$week",
-    "$year",
-];
-
-/// An operator, its arguments that must be there, and those that may.
-type NamedOperator = (
-    &'static str,
-    &'static [&'static str],
-    &'static [&'static str],
-);
-
-/// Operators over named arguments.
-const NAMED: [NamedOperator; 19] = [
-    ("$cond", &["if", "then", "else"], &[]),
-    ("$convert", &["input", "to"], &["onError", "onNull"]),
-    ("$dateAdd", &["startDate", "unit", "amount"], &["timezone"]),
-    (
-        "$dateDiff",
-        &["startDate", "endDate", "unit"],
-        &["timezone", "startOfWeek"],
-    ),
-    (
-        "$dateFromParts",
-        &[],
-        &[
-            "year",
-            "month",
-            "day",
-            "isoWeekYear",
-            "isoWeek",
-            "isoDayOfWeek",
-            "hour",
-            "minute",
-            "second",
-            "millisecond",
-            "timezone",
-        ],
-    ),
-    (
-        "$dateFromString",
-        &["dateString"],
-        &["format", "timezone", "onError", "onNull"],
-    ),
-    (
-        "$dateSubtract",
-        &["startDate", "unit", "amount"],
-        &["timezone"],
-    ),
-    ("$dateToParts", &["date"], &["timezone", "iso8601"]),
-    (
-        "$dateToString",
-        &["date"],
-        &["format", "timezone", "onNull"],
-    ),
-    (
-        "$dateTrunc",
-        &["date", "unit"],
-        &["binSize", "timezone", "startOfWeek"],
-    ),
-    ("$ltrim", &["input"], &["chars"]),
-    ("$regexFind", &["input", "regex"], &["options"]),
-    ("$regexFindAll", &["input", "regex"], &["options"]),
-    ("$regexMatch", &["input", "regex"], &["options"]),
-    ("$replaceAll", &["input", "find", "replacement"], &[]),
-    ("$replaceOne", &["input", "find", "replacement"], &[]),
-    ("$rtrim", &["input"], &["chars"]),
-    ("$trim", &["input"], &["chars"]),
-    ("$zip", &["inputs"], &["useLongestLength", "defaults"]),
-];
 
 /// Variables of the server that say nothing of other documents.
 const SYSTEM_VARS: [&str; 2] = ["NOW", "REMOVE"];
@@ -549,81 +377,6 @@ fn sort_array(argument: &Bson, budget: &mut Budget, at: &At<'_>) -> Result<Expre
         direction => Bson::Int32(super::projection::direction(direction, &by_at)?),
     };
     Ok(Expression::SortArray(Box::new(input), by))
-}
-
-/// Operators that gather a group's documents.
-pub(super) const ACCUMULATORS: [&str; 12] = [
-    "$addToSet",
-    "$avg",
-    "$count",
-    "$first",
-    "$last",
-    "$max",
-    "$mergeObjects",
-    "$min",
-    "$push",
-    "$stdDevPop",
-    "$stdDevSamp",
-    "$sum",
-];
-
-/// What a group's field gathers.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Accumulator(&'static str, Expression);
-
-impl Accumulator {
-    /// Fields of a group, each with its accumulator.
-    pub(super) fn read_all<'d>(
-        fields: impl Iterator<Item = (&'d String, &'d Bson)>,
-        budget: &mut Budget,
-        at: &At<'_>,
-    ) -> Result<Vec<(String, Self)>, Refused> {
-        let mut read = Vec::new();
-        for (name, gathered) in fields {
-            let at = at.field(name);
-            path::field_name(name).map_err(|rule| at.refused(rule))?;
-            if [TENANT, WORKSPACE].contains(&name.as_str()) {
-                return Err(at.refused("is not yours to write"));
-            }
-            read.push((
-                name.clone(),
-                Self::read(object(gathered, &at)?, budget, &at)?,
-            ));
-        }
-        Ok(read)
-    }
-
-    fn read(gathered: &Document, budget: &mut Budget, at: &At<'_>) -> Result<Self, Refused> {
-        let mut operators = gathered.iter();
-        let (Some((name, argument)), None) = (operators.next(), operators.next()) else {
-            return Err(at.refused("must be one accumulator"));
-        };
-        let at = at.field(name);
-        let Some(operator) = ACCUMULATORS.into_iter().find(|known| known == name) else {
-            return Err(at.unknown("accumulator", &ACCUMULATORS));
-        };
-        if operator == "$count" {
-            return match argument {
-                Bson::Document(none) if none.is_empty() => {
-                    Ok(Self(operator, Expression::Object(Vec::new())))
-                }
-                _ => Err(at.refused("takes {}")),
-            };
-        }
-        Ok(Self(operator, Expression::read(argument, budget, &at)?))
-    }
-
-    pub(super) fn expression(&self) -> &Expression {
-        &self.1
-    }
-
-    pub(super) fn to_bson(&self, load: Load) -> Bson {
-        Bson::Document(
-            [(self.0.to_owned(), self.1.to_bson(load))]
-                .into_iter()
-                .collect(),
-        )
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,18 @@ pub struct Authorize {
     denials: Denials,
 }
 
+/// The plans of the tenants that the directory's cache holds now.
+#[derive(Clone, Default)]
+pub(crate) struct Plans(Option<Arc<Directory>>);
+
+impl Plans {
+    /// A tenant's plan by the directory's word; nobody is asked for it.
+    pub(crate) fn of(&self, tenant: &str) -> Option<String> {
+        let entry = self.0.as_ref()?.cached(tenant)?;
+        Some(entry.tenant()?.plan.clone())
+    }
+}
+
 /// The section `authorize` of the runner's configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -111,6 +123,11 @@ impl Authorize {
     /// Where the directory is, for others who ask it.
     pub(in crate::plugins) fn directory(&self) -> Option<Address> {
         Some(self.directory.as_ref()?.address().clone())
+    }
+
+    /// The tenants' plans, for a plugin that asks nobody.
+    pub(crate) fn plans(&self) -> Plans {
+        Plans(self.directory.clone())
     }
 
     /// Registers the plugin, the watch and the reports, and what readiness waits for.

@@ -344,7 +344,7 @@ fn shown(id: &str) -> String {
 }
 
 impl Entry {
-    fn tenant(&self) -> Option<&Tenant> {
+    pub(super) fn tenant(&self) -> Option<&Tenant> {
         match self.value.as_ref()? {
             Value::Tenant(tenant) => Some(tenant),
             Value::Workspace(_) => None,

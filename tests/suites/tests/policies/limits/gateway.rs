@@ -121,16 +121,18 @@ async fn each_limit_holds_through_the_gateway() -> Result<()> {
         .await?
         .refused(429, "RATE_LIMITED")?;
 
-    // By the plan that the token names.
+    // By the tenant's plan.
     const WORKSPACES: &str = "/v1/workspaces?limit=1";
     let (calls, refused) = passed(&one, WORKSPACES, 9).await?;
     assert_eq!((calls, policy(refused)?), (4, "plan".into()));
-    let starter = of(&other.id, "starter").await?;
-    assert_eq!(
-        passed(&starter, WORKSPACES, 9).await?.0,
-        9,
-        "no limit of that plan"
-    );
+    // It is the directory's: what the token says of it counts for as long as nobody was asked.
+    let claims_starter = of(&acme.id, "starter").await?;
+    let (calls, refused) = passed(&claims_starter, WORKSPACES, 9).await?;
+    assert_eq!((calls, policy(refused)?), (0, "plan".into()));
+    let starter = stack.with_tenant_of("starter", "small").await?;
+    let starter = of(&starter.id, "growth").await?;
+    let (calls, _) = passed(&starter, WORKSPACES, 9).await?;
+    assert_eq!(calls, 9, "no limit of that plan");
 
     // Everybody on a route together.
     const REALMS: &str = "/v1/iam/realms";
