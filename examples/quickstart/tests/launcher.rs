@@ -58,7 +58,8 @@ impl Quickstart {
             .arg(repository().join("apisix-conf"))
             .args(["--port", &self.api.number().to_string()])
             .args(flags)
-            .env_remove("DATABASE_URL");
+            .env_remove("DATABASE_URL")
+            .env_remove("MONGODB_URL");
         command
     }
 
@@ -233,6 +234,31 @@ async fn a_server_that_exists_is_used_instead_of_a_private_one() -> Result<()> {
     cluster.stop().await
 }
 
+/// A run with documents after one without finds the workspace, and gives it what it lacks;
+/// a third finds the document.
+#[tokio::test]
+async fn documents_join_and_stay() -> Result<()> {
+    let quickstart = Quickstart::new()?;
+    let (mut without, env) = quickstart.up(&[]).await?;
+    without.stop(Signal::TERM, DOWN).await?;
+    for replayed in [false, true] {
+        let (mut with, same) = quickstart.up(&["--mongo"]).await?;
+        assert_eq!(same["WORKSPACE_ID"], env["WORKSPACE_ID"]);
+        let pids = quickstart.pids();
+        ensure!(pids.iter().any(|(name, _)| name == "mongod"), "{pids:?}");
+        let printed = std::fs::read_to_string(with.log())?;
+        let line = printed.lines().rfind(|line| line.contains("/v1/mongo/"));
+        let pasted = paste(&line.context("no line")?.replace("curl -sS", "curl -sS -i"))?;
+        let said = String::from_utf8_lossy(&pasted[0].stdout).to_lowercase();
+        ensure!(said.contains(" 201 ") && said.contains("ada"), "{said}");
+        let told = said.contains("x-idempotency-replayed: true");
+        assert_eq!(told, replayed, "{said}");
+        with.stop(Signal::INT, DOWN).await?;
+        gone(&pids).await?;
+    }
+    Ok(())
+}
+
 /// Told before anything starts, and not with the password.
 #[tokio::test]
 async fn a_database_url_that_does_not_log_in_is_one_clear_line() -> Result<()> {
@@ -279,14 +305,16 @@ fn a_slip_is_one_clear_line_before_anything_listens() -> Result<()> {
         (&["--port", "0"], None, "1 to 65534"),
         (&["--port"], None, "needs a value"),
         (&["--apisix", "/nonexistent"], None, "no APISIX there"),
-        (&[], Some("mysql://x"), "DATABASE_URL"),
+        (&[], Some(("DATABASE_URL", "mysql://x")), "DATABASE_URL"),
+        (&[], Some(("MONGODB_URL", "postgres://x")), "MONGODB_URL"),
     ] {
         let mut command = Command::new(&script);
         command
             .args(flags)
             .stdin(Stdio::null())
-            .env_remove("DATABASE_URL");
-        command.envs(environment.map(|url| ("DATABASE_URL", url)));
+            .env_remove("DATABASE_URL")
+            .env_remove("MONGODB_URL");
+        command.envs(environment);
         let output = command.output()?;
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {told}");

@@ -104,6 +104,7 @@ impl Stack {
             gateway_port: gateway.number(),
             issuer_port: issuer.number(),
             postgres: false,
+            mongo: None,
             mint: true,
             faults: Some(faults.clone()),
             runner: json!({}),

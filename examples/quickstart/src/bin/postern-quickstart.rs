@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use postern_harness::services::Documents;
 use postern_quickstart::launcher::{Data, Settings, run};
 
 /// Starts Postern on this machine, with a demo in it. For development.
@@ -29,6 +30,12 @@ struct Flags {
     /// A PostgreSQL that runs already
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// Serve documents too, from a private MongoDB
+    #[arg(long)]
+    mongo: bool,
+    /// Serve documents too, from a replica set that runs already
+    #[arg(long, env = "MONGODB_URL", hide_env_values = true)]
+    mongodb_url: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -48,6 +55,10 @@ async fn main() -> ExitCode {
         },
         database_url: flags.database_url.filter(|url| !url.is_empty()),
         apisix: flags.apisix,
+        mongo: match flags.mongodb_url.filter(|url| !url.is_empty()) {
+            Some(url) => Some(Documents::Url(url)),
+            None => flags.mongo.then_some(Documents::Private),
+        },
     };
     match run(settings).await {
         Ok(()) => ExitCode::SUCCESS,

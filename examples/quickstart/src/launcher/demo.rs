@@ -33,39 +33,64 @@ pub(super) async fn tenant(platform: &Client) -> Result<String> {
         .text_at("/id")
 }
 
-/// The workspace's id.
-pub(super) async fn workspace(admin: &Client, tenant_id: &str) -> Result<String> {
-    if let Some(id) = find(admin, "/v1/workspaces?limit=100", WORKSPACE_SLUG).await? {
-        return Ok(id);
+/// The workspace's id. One of an earlier run, which may have served less, gets what it lacks.
+pub(super) async fn workspace(
+    admin: &Client,
+    tenant_id: &str,
+    families: &[&str],
+) -> Result<String> {
+    let Some(id) = find(admin, "/v1/workspaces?limit=100", WORKSPACE_SLUG).await? else {
+        let body = json!({
+            "tenantId": tenant_id,
+            "slug": WORKSPACE_SLUG,
+            "displayName": "Demo",
+            "capabilities": families,
+        });
+        let made = admin.post("/v1/workspaces", &body).await?.expect(201)?;
+        return made.text_at("/id");
+    };
+    let path = format!("/v1/workspaces/{id}");
+    let found = admin.get(&path).await?.expect(200)?.json()?;
+    let has = found.get("capabilities").and_then(Value::as_array);
+    let mut capabilities = has.context("a workspace without capabilities")?.clone();
+    let lacks: Vec<Value> = families.iter().map(|family| json!(family)).collect();
+    let lacks = lacks.into_iter().filter(|one| !capabilities.contains(one));
+    let lacks: Vec<Value> = lacks.collect();
+    if !lacks.is_empty() {
+        capabilities.extend(lacks);
+        let wanted = json!({ "capabilities": capabilities });
+        admin.patch(&path, &wanted).await?.expect(200)?;
     }
-    let body = json!({
-        "tenantId": tenant_id,
-        "slug": WORKSPACE_SLUG,
-        "displayName": "Demo",
-        "capabilities": ["postgres"],
-    });
-    admin
-        .post("/v1/workspaces", &body)
-        .await?
-        .expect(201)?
-        .text_at("/id")
+    Ok(id)
 }
 
 /// Returns when what the workspace's data stand in is made, so that the first line
 /// somebody pastes finds it.
-pub(super) async fn provisioned(admin: &Client, workspace_id: &str) -> Result<()> {
-    let tables = format!("/v1/postgres/{workspace_id}/tables");
-    wait_for(
-        "the workspace to be provisioned",
-        PROVISIONED_IN,
-        async || {
-            let reply = admin.get(&tables).await?;
-            // Whatever else somebody did to it in an earlier run is theirs.
-            ensure!(reply.status != 409, "{reply:?}");
-            Ok(())
-        },
-    )
-    .await
+pub(super) async fn provisioned(
+    admin: &Client,
+    workspace_id: &str,
+    families: &[&str],
+) -> Result<()> {
+    for family in families {
+        let list = match *family {
+            "mongo" => format!("/v1/mongo/{workspace_id}/collections"),
+            _ => format!("/v1/postgres/{workspace_id}/tables"),
+        };
+        wait_for(
+            "the workspace to be provisioned",
+            PROVISIONED_IN,
+            async || {
+                let reply = admin.get(&list).await?;
+                // What is new is refused until it is made. Whatever else somebody did to it
+                // in an earlier run is theirs.
+                let pending = reply.refused(403, "CAPABILITY_DISABLED").is_ok();
+                ensure!(reply.status != 409 && !pending, "{reply:?}");
+                Ok(())
+            },
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// The id of the resource with this slug that is not deactivated, over all pages.

@@ -17,6 +17,8 @@ pub(super) struct Greeting {
     pub(super) tenant_token: String,
     pub(super) tenant_id: String,
     pub(super) workspace_id: String,
+    /// Whether documents are served.
+    pub(super) documents: bool,
 }
 
 impl Greeting {
@@ -47,6 +49,7 @@ impl Greeting {
             tenant_token,
             tenant_id,
             workspace_id,
+            documents,
         } = self;
         let mut text = String::new();
         let common = format!("-H 'X-API-Version: {API_VERSION}'");
@@ -72,10 +75,22 @@ curl -sS -i '{url}/v1/tenants' {common} -H 'X-Correlation-Id: second-request' -H
 
 # a first refusal: a tenant's token does not make tenants
 curl -sS '{url}/v1/tenants' {common} -H 'X-Correlation-Id: third-request' -H 'Idempotency-Key: not-mine' -H 'Content-Type: application/json' -H 'Authorization: Bearer {tenant_token}' -d '{{\"slug\":\"not-mine\",\"displayName\":\"Not mine\",\"plan\":\"starter\",\"adminEmail\":\"me@example.com\"}}'
-
-Ctrl-C stops everything; the data stays for the next run (--reset drops it).
 ",
             env = env.display(),
+        );
+        if *documents {
+            let _ = write!(
+                text,
+                "
+# a document of the demo's workspace
+curl -sS '{url}/v1/mongo/{workspace_id}/collections/things/documents' {common} -H 'X-Correlation-Id: fourth-request' -H 'Idempotency-Key: first-document' -H 'Content-Type: application/json' -H 'Authorization: Bearer {tenant_token}' -d '{{\"name\":\"Ada\"}}'
+"
+            );
+        }
+        text.push_str(
+            "
+Ctrl-C stops everything; the data stays for the next run (--reset drops it).
+",
         );
         text
     }

@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use postern_harness::api::Client;
 use postern_harness::http::Http;
 use postern_harness::postgres::Durability;
-use postern_harness::services::{Database, Gateway, Plan, Services};
-use postern_harness::temporary_folder;
+use postern_harness::services::{Database, Documents, Gateway, Plan, Services};
+use postern_harness::{mongo, temporary_folder};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// The folder of a real APISIX.
     pub apisix: Option<PathBuf>,
+    /// Where documents are, if they are served.
+    pub mongo: Option<Documents>,
 }
 
 /// What becomes of an earlier run's data.
@@ -120,11 +122,18 @@ async fn start(settings: &Settings) -> Result<Started> {
         }
         None => Database::Private(Durability::Durable),
     };
+    if let Some(Documents::Url(url)) = &settings.mongo {
+        mongo::usable(url).await.context("MONGODB_URL")?;
+    }
     let data = data::folder(&folder)?;
     if settings.data == Data::Dropped && data.exists() {
         ensure!(
             settings.database_url.is_none(),
             "--reset drops the private data only; drop those in DATABASE_URL yourself"
+        );
+        ensure!(
+            !matches!(settings.mongo, Some(Documents::Url(_))),
+            "--reset drops the private data only; drop those in MONGODB_URL yourself"
         );
         std::fs::remove_dir_all(&data)
             .with_context(|| format!("cannot remove {}", data.display()))?;
@@ -144,6 +153,7 @@ async fn start(settings: &Settings) -> Result<Started> {
         gateway_port: settings.port,
         issuer_port,
         postgres: true,
+        mongo: settings.mongo.clone(),
         mint: false,
         faults: None,
         runner: serde_json::json!({}),
@@ -179,16 +189,19 @@ async fn load_demo(plan: &Plan, accounts: &mut accounts::Store) -> Result<Greeti
     accounts.add_tenant_admin(&tenant_id)?;
     let tenant_token = accounts.token(&http, plan, Login::Tenant).await?;
     let admin = platform.with_token(Some(tenant_token.clone()));
-    let workspace_id = demo::workspace(&admin, &tenant_id)
+    let mut families = vec!["postgres"];
+    families.extend(plan.mongo.as_ref().map(|_| "mongo"));
+    let workspace_id = demo::workspace(&admin, &tenant_id, &families)
         .await
         .context("the demo's workspace")?;
-    demo::provisioned(&admin, &workspace_id).await?;
+    demo::provisioned(&admin, &workspace_id, &families).await?;
     Ok(Greeting {
         url: plan.url(),
         platform_token,
         tenant_token,
         tenant_id,
         workspace_id,
+        documents: plan.mongo.is_some(),
     })
 }
 

@@ -42,6 +42,9 @@ pub(super) fn handlers(plan: &Plan, addresses: &Addresses) -> Result<PathBuf> {
         let url = as_data_login(&addresses.database, &keys::data_login(&plan.data)?)?;
         file.insert("postgres".to_owned(), json!({"url": url}));
     }
+    if let (Some(url), Some(file)) = (&addresses.mongo, file.as_object_mut()) {
+        file.insert("mongo".to_owned(), json!({"url": url}));
+    }
     if let (Some(folder), Some(file)) = (&plan.faults, file.as_object_mut()) {
         file.insert("faults".to_owned(), json!(folder));
     }

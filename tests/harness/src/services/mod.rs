@@ -1,7 +1,7 @@
 //! Everything that runs behind one API address, as one value.
 //!
 //! ```text
-//! PostgreSQL → issuer → handlers → gateway, which starts the runner
+//! PostgreSQL, MongoDB → issuer → handlers → gateway, which starts the runner
 //! ```
 //!
 //! Each waits until the one before it answers. Suites and the quickstart start
@@ -21,6 +21,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::http::Http;
+use crate::mongo::Mongo;
 use crate::ports::Port;
 use crate::postgres::{Cluster, Durability};
 use crate::process::{Leave, Process, binary};
@@ -36,6 +37,15 @@ pub enum Database {
     /// A cluster of our own in the data folder.
     Private(Durability),
     /// A server that runs already.
+    Url(String),
+}
+
+/// Where MongoDB is.
+#[derive(Debug, Clone)]
+pub enum Documents {
+    /// A set of our own in the data folder.
+    Private,
+    /// A replica set that runs already.
     Url(String),
 }
 
@@ -70,6 +80,8 @@ pub struct Plan {
     pub issuer_port: u16,
     /// Whether the postgres family is served: rows, in the control plane's own cluster.
     pub postgres: bool,
+    /// The mongo family, if it is served.
+    pub mongo: Option<Documents>,
     /// Whether the issuer signs whatever a test asks for.
     pub mint: bool,
     /// A folder in which a test arms fault points of the handlers.
@@ -112,6 +124,7 @@ pub struct Services {
     gateway: Process,
     handlers: Process,
     issuer: Process,
+    mongo: Option<Mongo>,
     postgres: Option<Cluster>,
     plan: Plan,
     addresses: Addresses,
@@ -121,6 +134,7 @@ pub struct Services {
 #[derive(Debug)]
 struct Addresses {
     database: String,
+    mongo: Option<String>,
     handlers: Port,
     handlers_admin: Port,
     runner_admin: Port,
@@ -151,8 +165,20 @@ impl Services {
                 (Some(cluster), url)
             }
         };
+        let (mongo, documents) = match &plan.mongo {
+            None => (None, None),
+            Some(Documents::Url(url)) => (None, Some(url.clone())),
+            Some(Documents::Private) => {
+                let start = Instant::now();
+                let mut mongo = Mongo::kept(&plan.data.join("mongo")).await?;
+                progress("mongod", mongo.process().id(), start.elapsed())?;
+                let url = mongo.url();
+                (Some(mongo), Some(url))
+            }
+        };
         let addresses = Addresses {
             database,
+            mongo: documents,
             handlers: Port::free()?,
             handlers_admin: Port::free()?,
             runner_admin: Port::free()?,
@@ -164,6 +190,7 @@ impl Services {
             gateway,
             handlers,
             issuer,
+            mongo,
             postgres,
             plan,
             addresses,
@@ -248,8 +275,9 @@ impl Services {
     /// As said.
     pub fn all_alive(&mut self) -> Result<()> {
         let cluster = self.postgres.as_mut().map(Cluster::process);
+        let mongo = self.mongo.as_mut().map(Mongo::process);
         let others = [&mut self.issuer, &mut self.handlers, &mut self.gateway];
-        for process in others.into_iter().chain(cluster) {
+        for process in others.into_iter().chain(cluster).chain(mongo) {
             if let Some(status) = process.ended()? {
                 bail!("{} ended ({status}):\n{}", process.name(), process.tail());
             }
@@ -278,11 +306,15 @@ impl Services {
         let gateway = self.gateway.stop(gentle, STOP_LIMIT).await;
         let handlers = self.handlers.stop(Signal::TERM, STOP_LIMIT).await;
         let issuer = self.issuer.stop(Signal::TERM, STOP_LIMIT).await;
+        let mongo = match self.mongo.take() {
+            Some(mongo) => mongo.stop().await,
+            None => Ok(()),
+        };
         let postgres = match self.postgres.take() {
             Some(cluster) => cluster.stop().await,
             None => Ok(()),
         };
-        gateway.and(handlers).and(issuer).and(postgres)
+        gateway.and(handlers).and(issuer).and(mongo).and(postgres)
     }
 }
 
