@@ -70,19 +70,27 @@ begin
         create or replace function postern_data.tell() returns event_trigger
             language plpgsql security definer set search_path = pg_catalog as $tell$
         declare
+            changed text[];
             name text;
         begin
+            -- A policy has no schema of its own, its table has.
             if tg_event = 'sql_drop' then
-                for name in select distinct schema_name from pg_event_trigger_dropped_objects()
-                            where starts_with(schema_name, 'ws_') loop
-                    perform pg_notify('postern_catalog', name);
-                end loop;
+                changed := array(select coalesce(schema_name, address_names[1]) from pg_event_trigger_dropped_objects());
+            elsif tg_tag in ('GRANT', 'REVOKE') then
+                -- It names nothing: what this transaction has written tells where it was.
+                changed := array(select place::regnamespace::text from (
+                    select relnamespace, xmin from pg_class union all
+                    select pronamespace, xmin from pg_proc) o(place, written)
+                    where age(written) <= age(pg_current_xact_id()::xid));
             else
-                for name in select distinct schema_name from pg_event_trigger_ddl_commands()
-                            where starts_with(schema_name, 'ws_') loop
-                    perform pg_notify('postern_catalog', name);
-                end loop;
+                changed := array(select coalesce(d.schema_name, c.relnamespace::regnamespace::text)
+                    from pg_event_trigger_ddl_commands() d
+                    left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
+                    left join pg_class c on c.oid = p.polrelid);
             end if;
+            for name in select distinct n from unnest(changed) n where starts_with(n, 'ws_') loop
+                perform pg_notify('postern_catalog', name);
+            end loop;
         end
         $tell$;
         if not exists (select from pg_event_trigger where evtname = 'postern_catalog') then

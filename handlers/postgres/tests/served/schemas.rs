@@ -13,7 +13,7 @@ use crate::support::{Served, Workspace, bounds, guarded};
 /// How soon a change is to be seen. A loaded machine may miss it now and then.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Waits until a read is answered so, and says how long that took.
+/// Waits until a read or a call is answered so, and says how long that took.
 async fn until(
     served: &Served,
     workspace: &Workspace,
@@ -22,7 +22,10 @@ async fn until(
 ) -> Duration {
     let began = Instant::now();
     let probe = async || {
-        let answer = served.get(workspace, path).await;
+        let answer = match path.starts_with("rpc/") {
+            true => served.post(workspace, path, &json!({})).await,
+            false => served.get(workspace, path).await,
+        };
         ensure!(wanted(&answer), "{answer:?}");
         Ok(())
     };
@@ -41,7 +44,9 @@ async fn follows(told: bool) {
     );
     type Wanted = fn(&Answer) -> bool;
     let has = |answer: &Answer| answer.status == 200;
-    let steps: [(&str, &str, Wanted); 5] = [
+    let opened =
+        |answer: &Answer| answer.status == 403 && answer.refused().1 == "TABLE_NOT_PROTECTED";
+    let steps: [(&str, &str, Wanted); 9] = [
         (
             "ALTER TABLE labels ADD COLUMN colour text DEFAULT 'red'",
             "rows/labels?select=colour&id=eq.1",
@@ -57,11 +62,30 @@ async fn follows(told: bool) {
         ("DROP TABLE fresh", "rows/fresh", |answer| {
             answer.status == 404
         }),
+        // A policy that opens a table is seen, and that it is gone.
+        (
+            "CREATE POLICY everybody ON labels USING (true)",
+            "rows/labels",
+            opened,
+        ),
+        ("DROP POLICY everybody ON labels", "rows/labels", has),
+        // What a role may call is in the catalog, too.
+        (
+            "CREATE FUNCTION closed_yet() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; \
+             REVOKE ALL ON FUNCTION closed_yet() FROM PUBLIC",
+            "rpc/closed_yet",
+            |answer| answer.status == 404,
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION closed_yet() TO PUBLIC",
+            "rpc/closed_yet",
+            has,
+        ),
         // A guard that goes is missed.
         (
             "ALTER TABLE labels NO FORCE ROW LEVEL SECURITY",
             "rows/labels",
-            |answer| answer.status == 403 && answer.refused().1 == "TABLE_NOT_PROTECTED",
+            opened,
         ),
     ];
     let mut took = Vec::new();
@@ -70,7 +94,7 @@ async fn follows(told: bool) {
         took.push(until(&served, &workspace, path, wanted).await);
     }
     took.sort();
-    assert!(took[2] <= SOON, "{took:?}");
+    assert!(took[4] <= SOON, "{took:?}");
 }
 
 #[tokio::test]
