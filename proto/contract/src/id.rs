@@ -23,6 +23,8 @@ macro_rules! id {
         impl $name {
             /// What the text form starts with.
             pub const PREFIX: &'static str = $prefix;
+            /// Bytes of the text form.
+            pub const LEN: usize = $prefix.len() + ulid::ULID_LEN;
 
             /// A new id, later than those made before.
             #[must_use]

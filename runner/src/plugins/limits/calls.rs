@@ -25,7 +25,7 @@ use ahash::RandomState;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
-use postern_contract::Code;
+use postern_contract::{Code, TenantId};
 use postern_directory::directory_client::DirectoryClient;
 use postern_directory::{Calls as Row, ReportCallsRequest, ReportCallsResponse};
 use rand::RngExt as _;
@@ -113,7 +113,10 @@ impl Exceeded {
 
 /// Whose calls somebody's are: a tenant's, by the word of its own issuer or a common one.
 pub(crate) fn whose(who: &Identity) -> Option<Cow<'_, str>> {
-    let tenant = who.tenant.as_deref()?;
+    // Anything may stand in a claim. What is no id is refused later; to be counted it would
+    // only make reports long.
+    let tenant = who.tenant.as_deref();
+    let tenant = tenant.filter(|tenant| tenant.len() == TenantId::LEN)?;
     Some(by_word_of(
         tenant,
         who.tenant_slug.as_deref().unwrap_or_default(),
@@ -412,8 +415,9 @@ mod tests {
     #[test]
     fn by_another_issuers_word_is_another_count() {
         let (calls, now) = (Calls::default(), at("2026-02-28T12:00:00Z"));
+        const ACME: &str = "tnt_01ARZ3NDEKTSV4RRFFQ69G5FAV";
         let who = |slug: Option<&str>| Identity {
-            tenant: Some("acme".into()),
+            tenant: Some(ACME.into()),
             tenant_slug: slug.map(str::to_owned),
             ..Identity::default()
         };
@@ -427,7 +431,7 @@ mod tests {
         let rows = batch
             .iter()
             .map(|row| (&*row.tenant_id, &*row.tenant_slug, row.calls));
-        let expected = [("acme", "", 1), ("acme", "acme", 1), ("acme", "evil", 1)];
+        let expected = [(ACME, "", 1), (ACME, "acme", 1), (ACME, "evil", 1)];
         assert_eq!(rows.collect::<Vec<_>>(), expected);
         // What the directory leaves out learns nothing.
         batch.truncate(2);
@@ -435,12 +439,17 @@ mod tests {
         assert!(calls.left(&whose(&common), now).is_err());
         assert!(calls.left(&whose(&own), now).is_err());
         assert_eq!(calls.left(&whose(&evil), now), Ok(()));
-        assert!(
-            whose(&Identity {
-                tenant: Some("t".into()),
+    }
+
+    #[test]
+    fn what_is_no_id_is_not_counted() {
+        for tenant in [None, Some(String::new()), Some("t".repeat(5_000))] {
+            let who = Identity {
+                tenant,
                 ..Identity::default()
-            }) == "t"
-        );
+            };
+            assert_eq!(whose(&who), None);
+        }
     }
 
     #[test]

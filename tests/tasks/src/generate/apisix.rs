@@ -1,11 +1,11 @@
 //! `apisix-conf/apisix.yaml`: one route a family, and the catch-all.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use postern_contract::{Family, Route, routes};
 use serde_json::{Value, json};
 
-/// Where the handlers listen unless the operator says otherwise.
-const HANDLERS: &str = "127.0.0.1:8480";
+/// The handlers' file, which says where they listen unless the operator says otherwise.
+const HANDLERS: &str = include_str!("../../../../handlers/server/postern-handlers.yaml");
 
 /// The chain of every route of ours, in order; `ARCHITECTURE.md` has the reasons.
 const CHAIN: [&str; 8] = [
@@ -33,7 +33,7 @@ const HEAD: &str = "\
 pub(super) fn render() -> Result<String> {
     let mut rows: Vec<Value> = Family::ALL.into_iter().map(family).collect();
     rows.push(catch_all());
-    let file = json!({ "routes": rows, "upstreams": [upstream()] });
+    let file = json!({ "routes": rows, "upstreams": [upstream()?] });
     let yaml = serde_yaml_ng::to_string(&file)?;
     // APISIX reads the file only up to this mark, so that it never reads half of one.
     Ok(format!("{HEAD}{yaml}#END\n"))
@@ -157,16 +157,19 @@ fn cors() -> Value {
     })
 }
 
-fn upstream() -> Value {
-    json!({
+fn upstream() -> Result<Value> {
+    let handlers: Value = serde_yaml_ng::from_str(HANDLERS)?;
+    let listen = handlers.get("listen").and_then(Value::as_str);
+    let listen = listen.context("postern-handlers.yaml has no listen")?;
+    Ok(json!({
         "id": "handlers",
         "name": "handlers",
         "type": "roundrobin",
         "scheme": "http",
-        "nodes": { HANDLERS: 1 },
+        "nodes": { listen: 1 },
         // A mutation is never sent twice by the gateway: retries are the client's, with its key.
         "retries": 0,
         "timeout": { "connect": 2, "send": 60, "read": 60 },
         "keepalive_pool": { "size": 320, "idle_timeout": 60, "requests": 1000 },
-    })
+    }))
 }
