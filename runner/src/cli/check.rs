@@ -139,9 +139,17 @@ impl Report {
             let mode = mode.as_ref().and_then(|value| value.get("mode"));
             *name == "context" && mode.and_then(Value::as_str) != Some("headers")
         };
-        if entries.iter().any(sealed) && !entries.iter().any(|(_, name, _)| *name == "authorize") {
+        let authorized = entries.iter().position(|(_, name, _)| *name == "authorize");
+        let before = entries.get(..authorized.unwrap_or(entries.len()));
+        let before = before.unwrap_or_default();
+        if before.iter().any(sealed) {
             self.problems.push(format!(
-                "{at}.conf: context without authorize: handlers trust what is sealed, and nobody has looked at scopes and roles"
+                "{at}.conf: context without authorize before it: handlers trust what is sealed, and nobody has looked at scopes and roles"
+            ));
+        }
+        if authorized.is_some() && before.iter().any(|(_, name, _)| *name == "idempotency") {
+            self.problems.push(format!(
+                "{at}.conf: idempotency before authorize: who may not do it any more would still be told what came of it"
             ));
         }
         for (position, name, value) in entries {

@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_millis(930);
 /// A worker that served for so long did not crash in a loop.
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long a worker may take to say what is to outlive it; meanwhile it serves on.
-const LEGACY: Duration = Duration::from_millis(500);
+const LEGACY: Duration = Duration::from_secs(2);
 /// How long SIGHUP waits for a worker that still checks an older configuration. Most are
 /// ready in milliseconds; one that hangs would keep the mended file out for `startMs`.
 const OVERTAKE: Duration = Duration::from_secs(1);

@@ -36,9 +36,11 @@ use crate::waiting::Places;
 /// A successor of ours is started about this long after SIGTERM at the latest; until
 /// then there may be nobody else to connect to.
 const SUCCESSOR: Duration = Duration::from_millis(300);
-/// How long background tasks have to put in order what they are at; with
-/// `worker.drainMs` it ends within the gateway's second.
+/// How long background tasks have to put in order what they are at when the gateway ends;
+/// with `worker.drainMs` it ends within the gateway's second.
 const FAREWELL: Duration = Duration::from_millis(150);
+/// The same of a worker that was replaced: nobody waits for it.
+const FAREWELL_TO_HEIR: Duration = Duration::from_secs(10);
 
 /// Runs a worker on the control socket that is its standard input.
 pub(crate) fn run(compose: Compose, threads: usize) -> ExitCode {
@@ -227,9 +229,9 @@ impl Worker {
     }
 
     /// Background tasks may have something to put in order.
-    async fn end_tasks(&self) {
+    async fn end_tasks(&self, within: Duration) {
         self.stop.cancel();
-        if timeout(FAREWELL, self.tasks.wait()).await.is_err() {
+        if timeout(within, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 left = self.tasks.len(),
                 "background tasks did not end in time"
@@ -337,7 +339,7 @@ impl Worker {
                 "connections were closed that did not end within worker.handoverMs"
             );
         }
-        self.end_tasks().await;
+        self.end_tasks(FAREWELL_TO_HEIR).await;
     }
 
     /// Serves on while a successor starts, then ends every connection at its next boundary.
@@ -353,7 +355,7 @@ impl Worker {
         self.recall.cancel();
         // What does not end now is ended by the supervisor, within the gateway's second.
         self.connections.wait().await;
-        self.end_tasks().await;
+        self.end_tasks(FAREWELL).await;
     }
 }
 

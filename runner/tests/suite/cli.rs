@@ -227,7 +227,7 @@ fn check_lists_every_problem_by_route_and_field() {
         "global_rules[id=g].plugins.ext-plugin-pre-req.conf: a list",
         "plugin_configs[id=p].plugins.ext-plugin-pre-req.conf[0] (correlation-id): EOF while parsing",
         "consumers[0].plugins.ext-plugin-pre-req.conf: missing",
-        "consumer_groups[id=sealed].plugins.ext-plugin-pre-req.conf: context without authorize",
+        "consumer_groups[id=sealed].plugins.ext-plugin-pre-req.conf: context without authorize before it",
         ": 10 problems",
     ] {
         assert!(report.contains(problem), "{problem:?} is not in\n{report}");

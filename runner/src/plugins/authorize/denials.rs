@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Denied;
-use super::directory::Directory;
+use super::directory::{Directory, is_final};
 use crate::{Reply, Request};
 
 /// Denials that may wait to be reported.
@@ -100,43 +100,38 @@ fn denial(request: &Request<'_>, reply: &Reply, denied: Denied) -> Denial {
     }
 }
 
-/// Reports what is noted, batch by batch, until the process ends; then what is left, once.
+/// Reports what is noted, batch by batch, until the process ends; then what is left. A
+/// process that ends has a bound of its own.
 pub(super) async fn report(directory: Arc<Directory>, mut noted: Noted, stop: CancellationToken) {
     let mut batch = Vec::new();
-    while stop
-        .run_until_cancelled(noted.queue.recv_many(&mut batch, BATCH))
-        .await
-        .is_some()
-    {
-        while !send(&directory, &noted.dropped, &batch).await {
-            if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
-                return;
-            }
+    loop {
+        let reading = noted.queue.recv_many(&mut batch, BATCH);
+        if stop.run_until_cancelled(reading).await.is_none() {
+            break;
         }
-        batch.clear();
+        send(&directory, &noted.dropped, &mut batch).await;
     }
     noted.queue.close();
     while noted.queue.recv_many(&mut batch, BATCH).await > 0 {
-        if !send(&directory, &noted.dropped, &batch).await {
-            return;
-        }
-        batch.clear();
+        send(&directory, &noted.dropped, &mut batch).await;
     }
 }
 
-/// Whether the report arrived.
-async fn send(directory: &Directory, dropped: &AtomicU64, batch: &[Denial]) -> bool {
+/// Reports until it arrives. Meanwhile further ones wait, as many as there is room for.
+async fn send(directory: &Directory, dropped: &AtomicU64, batch: &mut Vec<Denial>) {
     let lost = dropped.swap(0, Ordering::Relaxed);
     let report = ReportDenialsRequest {
-        denials: batch.to_vec(),
+        denials: std::mem::take(batch),
         dropped: lost,
     };
-    let arrived = matches!(
-        timeout(REPORT, directory.client().report_denials(report)).await,
-        Ok(Ok(_))
-    );
-    if !arrived {
-        dropped.fetch_add(lost, Ordering::Relaxed);
+    loop {
+        match timeout(REPORT, directory.client().report_denials(report.clone())).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(status)) if is_final(status.code()) => {
+                tracing::error!(%status, "denials were refused and are not in the audit trail");
+                return;
+            }
+            _ => sleep(RETRY).await,
+        }
     }
-    arrived
 }

@@ -262,6 +262,12 @@ impl Directory {
     }
 }
 
+/// Whether a report that is refused so would be refused again.
+pub(in crate::plugins) fn is_final(code: tonic::Code) -> bool {
+    // The second is said of a message that is larger than the other side takes.
+    matches!(code, tonic::Code::InvalidArgument | tonic::Code::OutOfRange)
+}
+
 /// An id as a question; `None` if it is no id.
 fn key(id: &str) -> Option<Key> {
     if id.parse::<TenantId>().is_ok() {

@@ -28,6 +28,7 @@ use denials::Denials;
 pub(in crate::plugins) use directory::Address;
 use directory::Directory;
 pub use directory::DirectoryTls;
+pub(in crate::plugins) use directory::is_final;
 use policy::{Answers, Halt};
 
 /// Judges scope, roles, tenant, workspace, capability.

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{microseconds, seconds_up};
+use crate::plugins::authorize::is_final;
 use crate::{Identity, Reply};
 
 /// Between two reports.
@@ -213,7 +214,7 @@ impl Calls {
         }
     }
 
-    /// Reports until the process ends, then once more.
+    /// Reports until the process ends, and then what is left.
     pub(crate) async fn report(
         self: Arc<Self>,
         client: impl Fn() -> DirectoryClient<Channel> + Send,
@@ -238,34 +239,31 @@ impl Calls {
                     sequence,
                     calls,
                 };
-                if !self.send(report, &client, &stop).await {
-                    return;
-                }
+                self.send(report, &client).await;
             }
         }
     }
 
-    /// Sends a report until it is answered. Whether it was, before the process ends.
+    /// Sends a report until it is answered. A process that ends has a bound of its own.
     async fn send(
         &self,
         report: ReportCallsRequest,
         client: &(impl Fn() -> DirectoryClient<Channel> + Send),
-        stop: &CancellationToken,
-    ) -> bool {
+    ) {
         loop {
-            let last = stop.is_cancelled();
             match timeout(ANSWER, client().report_calls(report.clone())).await {
                 Ok(Ok(answer)) => {
                     let now = microseconds(SystemTime::now());
-                    self.told(&report.calls, answer.into_inner(), now);
-                    return true;
+                    return self.told(&report.calls, answer.into_inner(), now);
+                }
+                Ok(Err(status)) if is_final(status.code()) => {
+                    tracing::error!(%status, "calls of tenants were refused and are lost");
+                    let now = microseconds(SystemTime::now());
+                    return self.told(&report.calls, ReportCallsResponse::default(), now);
                 }
                 _ => metrics::counter!("postern_calls_reports_failed_total").increment(1),
             }
-            if last {
-                return false;
-            }
-            stop.run_until_cancelled(sleep(RETRY)).await;
+            sleep(RETRY).await;
         }
     }
 

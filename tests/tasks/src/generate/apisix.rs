@@ -120,6 +120,7 @@ fn pre_req(chain: &[(&str, Value)]) -> Value {
 
 fn cors() -> Value {
     let expose = [
+        "X-API-Version",
         "X-Correlation-Id",
         "X-RateLimit-Limit",
         "X-RateLimit-Remaining",

@@ -8,6 +8,7 @@ use postern_harness::stack::{Stack, Tenant};
 use postern_harness::token::Token;
 use postern_harness::wait_for;
 use postern_suites::database;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A report goes out each second.
@@ -117,11 +118,36 @@ async fn calls_outlive_a_worker() -> Result<()> {
     }
     let supervisor = child(runner)?;
     let supervisor = rustix::process::Pid::from_raw(supervisor).context("a process")?;
-    rustix::process::kill_process(supervisor, rustix::process::Signal::HUP)?;
+    rustix::process::kill_process(supervisor, Signal::HUP)?;
     for _ in 0..20 {
         acme.admin.get(&acme.path()).await?.expect(200)?;
     }
     used(&admin, &acme, 40).await
+}
+
+/// A worker that hands over tells what it has counted, also where the directory does not
+/// answer for a while.
+#[tokio::test]
+async fn calls_outlive_a_worker_that_nobody_hears() -> Result<()> {
+    let mut stack = Stack::start().await?;
+    let services = stack.services()?;
+    let (gateway, handlers) = (services.gateway().id(), services.handlers().id());
+    let stack = stack;
+    let admin = stack.platform_admin().await?;
+    let acme = stack.with_tenant("acme").await?;
+    for _ in 0..20 {
+        acme.admin.get(&acme.path()).await?.expect(200)?;
+    }
+    let signal = |id: i32, signal| {
+        let process = rustix::process::Pid::from_raw(id).context("a process")?;
+        anyhow::Ok(rustix::process::kill_process(process, signal)?)
+    };
+    let (supervisor, handlers) = (child(gateway)?, i32::try_from(handlers)?);
+    signal(handlers, Signal::STOP)?;
+    signal(supervisor, Signal::HUP)?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    signal(handlers, Signal::CONT)?;
+    used(&admin, &acme, 20).await
 }
 
 /// The first child of a process: the runner is the gateway's only one.
