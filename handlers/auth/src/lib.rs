@@ -114,7 +114,7 @@ impl Auth {
             .route("iam.roles.list", self, iam::roles::list)
             .route("iam.users.list", self, iam::users::list)
             .route("iam.users.create", self, iam::users::create)
-            .route("iam.users.roles", self, iam::users::roles)
+            .route("iam.users.roles", self, iam::user_roles::set)
     }
 
     /// Asks Keycloak for something small that anybody may have.

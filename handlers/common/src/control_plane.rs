@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use postern_contract::TenantId;
+use postern_contract::{TenantId, WorkspaceId};
 use serde_json::Value;
 use sqlx::{PgConnection, PgTransaction};
 
@@ -25,6 +25,13 @@ pub struct Tenant {
     pub capabilities: Vec<String>,
     /// Whether its status is `active`.
     pub active: bool,
+    /// Whether it is `deactivated`, for good.
+    pub ended: bool,
+}
+
+/// A workspace, as other families see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workspace {
     /// Whether it is `deactivated`, for good.
     pub ended: bool,
 }
@@ -67,6 +74,13 @@ pub trait ControlPlane: Send + Sync {
 
     /// A tenant by its slug.
     fn tenant_named<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<Option<Tenant>, Failure>>;
+
+    /// A workspace of this tenant.
+    fn workspace(
+        &self,
+        tenant: TenantId,
+        id: WorkspaceId,
+    ) -> BoxFuture<'_, Result<Option<Workspace>, Failure>>;
 
     /// Writes to the audit trail, in the transaction of the deed.
     fn done<'t>(

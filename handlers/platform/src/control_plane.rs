@@ -3,9 +3,9 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use postern_common::control_plane::{ControlPlane, Deed, DueRealm, Revoked, Tenant};
+use postern_common::control_plane::{ControlPlane, Deed, DueRealm, Revoked, Tenant, Workspace};
 use postern_common::{Caller, Failure};
-use postern_contract::TenantId;
+use postern_contract::{TenantId, WorkspaceId};
 use sqlx::PgConnection;
 
 use crate::Platform;
@@ -14,6 +14,7 @@ use crate::provisioning::pause;
 use crate::revocation::{self, RevokeError};
 use crate::store::audit::{self, Actor, Done};
 use crate::store::realms::{self, Row};
+use crate::store::workspaces;
 
 impl From<Row> for Tenant {
     fn from(row: Row) -> Self {
@@ -37,6 +38,20 @@ impl ControlPlane for Platform {
 
     fn tenant_named<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<Option<Tenant>, Failure>> {
         async move { Ok(realms::by_slug(&self.pool, slug).await?.map(Tenant::from)) }.boxed()
+    }
+
+    fn workspace(
+        &self,
+        tenant: TenantId,
+        id: WorkspaceId,
+    ) -> BoxFuture<'_, Result<Option<Workspace>, Failure>> {
+        async move {
+            let status = workspaces::status(&self.pool, tenant, id).await?;
+            Ok(status.map(|status| Workspace {
+                ended: status == Status::Deactivated,
+            }))
+        }
+        .boxed()
     }
 
     fn done<'t>(

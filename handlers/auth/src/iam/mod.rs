@@ -7,6 +7,7 @@
 pub(crate) mod clients;
 pub(crate) mod realms;
 pub(crate) mod roles;
+pub(crate) mod user_roles;
 pub(crate) mod users;
 
 use std::sync::Arc;

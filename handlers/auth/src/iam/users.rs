@@ -1,4 +1,4 @@
-//! A realm's users: listed, invited, given roles.
+//! A realm's users: listed and invited.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use postern_contract::{Code, Detail, WorkspaceId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::roles::{Role, given_here};
+use super::user_roles::{MAX_ROLES, pin_lost, role};
 use super::{MARK, PIN, change, list as list_of, mark, of_a_realm};
 use crate::Auth;
+use crate::keycloak::Answer;
 use crate::realms::Realm;
 use crate::signups::SignupMode;
 use crate::token::secret;
 
-const MAX_ROLES: usize = 50;
 /// Keycloak pages by position. A position may have moved by so many users since the page
 /// before without any being missed or told twice.
 const MOVED: usize = 50;
@@ -27,22 +27,27 @@ const MOVED: usize = 50;
 /// A user as Keycloak tells it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Found {
-    id: String,
-    username: String,
-    email: Option<String>,
-    first_name: Option<String>,
-    last_name: Option<String>,
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) username: String,
+    pub(super) email: Option<String>,
+    pub(super) first_name: Option<String>,
+    pub(super) last_name: Option<String>,
     #[serde(default)]
     enabled: bool,
     #[serde(default)]
     email_verified: bool,
     created_timestamp: Option<i64>,
     #[serde(default)]
-    attributes: Map<String, Value>,
+    pub(super) attributes: Map<String, Value>,
 }
 
 impl Found {
+    /// The workspace that its tokens are pinned to.
+    pub(super) fn pin(&self) -> Option<WorkspaceId> {
+        self.attribute(PIN)?.parse().ok()
+    }
+
     fn bears(&self, mark: Option<&str>) -> bool {
         mark.is_some() && self.attribute(MARK) == mark
     }
@@ -219,9 +224,15 @@ pub(crate) async fn create(app: Arc<Auth>, mut call: Call) -> Result<Reply, Fail
         ));
     }
     may_change_users(&realm.tenant)?;
+    if let Some(pin) = invitation.workspace {
+        app.named_workspace(&realm, pin).await?;
+    }
     let keyed = call.keyed(&body)?;
     let mark = mark(keyed.as_ref());
-    let changes = json!({"realm": realm.name, "username": invitation.username, "email": invitation.email, "roles": invitation.roles});
+    let changes = json!({
+        "realm": realm.name, "username": invitation.username, "email": invitation.email,
+        "roles": invitation.roles, "workspaceId": invitation.workspace,
+    });
     let (own, of) = (Arc::clone(&app), realm.clone());
     change(&app, &call, keyed, &realm, changes, move |attempt| {
         let (app, realm, invitation, mark) = (
@@ -238,31 +249,8 @@ pub(crate) async fn create(app: Arc<Auth>, mut call: Call) -> Result<Reply, Fail
     .await
 }
 
-/// `PUT /v1/iam/realms/:realmId/users/:userId/roles`: these and no others.
-pub(crate) async fn roles(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failure> {
-    let (body, mut fields) = call.json().await?;
-    let realm = app.realm_in_path(&call).await?;
-    let wanted = fields.required("roles", list_of(MAX_ROLES, role));
-    fields.finish()?;
-    may_change_users(&realm.tenant)?;
-    let wanted = wanted.ok_or_else(|| Failure::internal("a field that was read is missing"))?;
-    let id = call.param("userId").to_owned();
-    let keyed = call.keyed(&body)?;
-    let changes = json!({"realm": realm.name, "userId": id, "roles": wanted});
-    let (own, of) = (Arc::clone(&app), realm.clone());
-    // To do it again is to do nothing.
-    change(&app, &call, keyed, &realm, changes, move |_| {
-        let (app, realm, id, wanted) = (Arc::clone(&own), of.clone(), id.clone(), wanted.clone());
-        async move {
-            let roles = app.set_roles(&realm, &id, &wanted).await?;
-            Reply::json(StatusCode::OK, &json!({"userId": id, "roles": roles}))
-        }
-    })
-    .await
-}
-
 /// Whom a suspended tenant invites could do nothing.
-fn may_change_users(tenant: &Tenant) -> Result<(), Failure> {
+pub(super) fn may_change_users(tenant: &Tenant) -> Result<(), Failure> {
     if tenant.active {
         return Ok(());
     }
@@ -291,12 +279,19 @@ impl Auth {
         };
         let id = match earlier {
             Some(user) => user.id,
-            None => self.make_user(realm, invitation, mark).await?,
+            None => {
+                self.may_pin(realm, invitation.workspace, &invitation.roles)
+                    .await?;
+                self.make_user(realm, invitation, mark).await?
+            }
         };
+        let user = self.user(realm, &id).await?;
+        if user.pin() != invitation.workspace {
+            return Err(pin_lost());
+        }
         if !roles.is_empty() {
             self.map_roles(realm, &id, Method::POST, &roles).await?;
         }
-        let user = self.user(realm, &id).await?;
         let mut view = user.view();
         let sent = self.send_invitation(realm, &id).await?;
         if let Some(view) = view.as_object_mut() {
@@ -331,26 +326,7 @@ impl Auth {
                 Code::DuplicateKey,
                 "the realm has a user with this name or mail address",
             )),
-            // The realm's own rules: its password policy, its user profile.
-            StatusCode::BAD_REQUEST => {
-                #[derive(Deserialize)]
-                #[serde(rename_all = "camelCase")]
-                struct Refused {
-                    field: Option<String>,
-                    #[serde(alias = "error_description", alias = "error")]
-                    error_message: Option<String>,
-                }
-                let refused: Refused = answer.json()?;
-                let cut = |text: String| -> String {
-                    text.chars().filter(|c| !c.is_control()).take(100).collect()
-                };
-                let reason = cut(refused.error_message.unwrap_or_default());
-                let field = refused.field.map_or_else(|| "body".to_owned(), cut);
-                Err(Failure::invalid(vec![Detail::new(
-                    field,
-                    format!("breaks a rule of the realm: {reason}"),
-                )]))
-            }
+            StatusCode::BAD_REQUEST => Err(against_a_rule(&answer)?),
             _ => Err(answer.unexpected("make a user")),
         }
     }
@@ -380,85 +356,7 @@ impl Auth {
         Ok(answer.status == StatusCode::NO_CONTENT)
     }
 
-    /// Gives and takes until the user has these, besides what Keycloak gives by itself.
-    async fn set_roles(
-        &self,
-        realm: &Realm,
-        id: &str,
-        wanted: &[String],
-    ) -> Result<Vec<String>, Failure> {
-        self.user(realm, id).await?;
-        let wanted = self.named_roles(realm, wanted).await?;
-        let path = [realm.name.as_str(), "users", id, "role-mappings", "realm"];
-        let answer = self.keycloak.admin(Method::GET, &path, &[], None).await?;
-        if answer.status != StatusCode::OK {
-            return Err(answer.unexpected("list a user's roles"));
-        }
-        let had = given_here(answer.json()?);
-        let without = |these: &[Role], those: &[Role]| -> Vec<Role> {
-            let others = |role: &&Role| those.iter().all(|other| other.id != role.id);
-            these.iter().filter(others).cloned().collect()
-        };
-        for (method, roles) in [
-            (Method::POST, without(&wanted, &had)),
-            (Method::DELETE, without(&had, &wanted)),
-        ] {
-            if !roles.is_empty() {
-                self.map_roles(realm, id, method, &roles).await?;
-            }
-        }
-        let mut names: Vec<_> = wanted.into_iter().map(|role| role.name).collect();
-        names.sort();
-        Ok(names)
-    }
-
-    async fn map_roles(
-        &self,
-        realm: &Realm,
-        id: &str,
-        method: Method,
-        roles: &[Role],
-    ) -> Result<(), Failure> {
-        let path = [realm.name.as_str(), "users", id, "role-mappings", "realm"];
-        let references: Value = roles.iter().map(Role::reference).collect();
-        let answer = self
-            .keycloak
-            .admin(method, &path, &[], Some(&references))
-            .await?;
-        match answer.status {
-            StatusCode::NO_CONTENT => Ok(()),
-            _ => Err(answer.unexpected("change a user's roles")),
-        }
-    }
-
-    /// The realm's roles of these names.
-    async fn named_roles(&self, realm: &Realm, names: &[String]) -> Result<Vec<Role>, Failure> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let known = self.roles(realm).await?;
-        let missing = |name: &&String| known.iter().all(|role| role.name != **name);
-        let details: Vec<_> = names
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| missing(name))
-            .map(|(at, name)| {
-                Detail::new(
-                    format!("roles[{at}]"),
-                    format!("{name} is no role that the realm gives"),
-                )
-            })
-            .collect();
-        if !details.is_empty() {
-            return Err(Failure::invalid(details));
-        }
-        Ok(known
-            .into_iter()
-            .filter(|role| names.contains(&role.name))
-            .collect())
-    }
-
-    async fn user(&self, realm: &Realm, id: &str) -> Result<Found, Failure> {
+    pub(super) async fn user(&self, realm: &Realm, id: &str) -> Result<Found, Failure> {
         let not_found = || {
             let shown: String = id.chars().filter(|c| !c.is_control()).take(64).collect();
             Failure::new(Code::UserNotFound, format!("the realm has no user {shown}"))
@@ -495,12 +393,24 @@ impl Auth {
     }
 }
 
-fn role(name: &str) -> Result<String, String> {
-    if (1..=255).contains(&name.len()) && !name.contains(char::is_control) {
-        Ok(name.to_owned())
-    } else {
-        Err("must be the name of a role".into())
+/// What the realm's own rules refuse: its password policy, its user profile.
+pub(super) fn against_a_rule(answer: &Answer) -> Result<Failure, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Refused {
+        field: Option<String>,
+        #[serde(alias = "error_description", alias = "error")]
+        error_message: Option<String>,
     }
+    let refused: Refused = answer.json()?;
+    let cut =
+        |text: String| -> String { text.chars().filter(|c| !c.is_control()).take(100).collect() };
+    let reason = cut(refused.error_message.unwrap_or_default());
+    let field = refused.field.map_or_else(|| "body".to_owned(), cut);
+    Ok(Failure::invalid(vec![Detail::new(
+        field,
+        format!("breaks a rule of the realm: {reason}"),
+    )]))
 }
 
 /// As Keycloak keeps it: in small letters.

@@ -108,6 +108,19 @@ pub(crate) async fn get(
     .await
 }
 
+/// The status of a workspace of this tenant.
+pub(crate) async fn status(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    id: WorkspaceId,
+) -> Result<Option<Status>, sqlx::Error> {
+    sqlx::query_scalar("SELECT status FROM postern.workspace WHERE tenant_id = $1 AND id = $2")
+        .bind(tenant.to_string())
+        .bind(id.to_string())
+        .fetch_optional(db)
+        .await
+}
+
 /// As [`get`], and nobody else changes it before the transaction ends.
 pub(crate) async fn lock(
     scope: &Scope,

@@ -13,6 +13,7 @@
 mod away;
 mod clients;
 mod crashes;
+mod pins;
 mod realms;
 mod refusals;
 mod revoke;

@@ -167,7 +167,8 @@ async fn either_token_ends_the_session() -> Result<()> {
 async fn a_clients_own_token_ends_alone() -> Result<()> {
     let world = World::shared().await?;
     let home = world.tenant("alone").await?;
-    let (id, secret) = home.robot(&["workspaces:read"], "tenant_operator").await?;
+    let reads = json!({"roles": ["tenant_operator"]});
+    let (id, secret) = home.robot(&["workspaces:read"], &reads).await?;
     let body = json!({"grantType": "client_credentials", "tenant": home.tenant.slug,
         "clientId": id, "clientSecret": secret});
     let first = world.token(body.clone()).await?.expect(200)?;

@@ -97,7 +97,8 @@ async fn the_platforms_people_have_a_realm_apart() -> Result<()> {
 async fn a_client_acts_for_itself() -> Result<()> {
     let world = World::shared().await?;
     let home = world.tenant("robots").await?;
-    let (id, secret) = home.robot(&["workspaces:read"], "tenant_operator").await?;
+    let reads = json!({"roles": ["tenant_operator"]});
+    let (id, secret) = home.robot(&["workspaces:read"], &reads).await?;
     let anonymous = world.stack.anonymous();
     let json = json!({"grantType": "client_credentials", "tenant": home.tenant.slug,
         "clientId": id, "clientSecret": secret});

@@ -43,12 +43,12 @@ async fn somebody_is_invited_and_given_roles() -> Result<()> {
             .call(Method::PUT, &path)
             .json(&json!({"roles": roles}))
     };
-    let set = roles(&id, json!(["workspace_admin", "tenant_admin"]))
+    let set = roles(&id, json!(["tenant_operator", "tenant_admin"]))
         .await?
         .expect(200)?;
     assert_eq!(
         set.at("/roles")?,
-        json!(["tenant_admin", "workspace_admin"])
+        json!(["tenant_admin", "tenant_operator"])
     );
     let keycloak = Keycloak::shared().await?.admin().await?;
     let has = async || -> Result<Vec<String>> {
@@ -68,7 +68,7 @@ async fn somebody_is_invited_and_given_roles() -> Result<()> {
         names.sort();
         Ok(names)
     };
-    assert_eq!(has().await?, ["tenant_admin", "workspace_admin"]);
+    assert_eq!(has().await?, ["tenant_admin", "tenant_operator"]);
     roles(&id, json!([])).await?.expect(200)?;
     assert!(has().await?.is_empty());
 
@@ -115,10 +115,7 @@ async fn a_role_of_a_workspace_is_good_for_the_one_of_the_invitation() -> Result
     error.refused(400, "VALIDATION_ERROR")?;
     let made = admin.post(&users, &body(&own.id)).await?.expect(201)?;
     assert_eq!(made.text_at("/workspaceId")?, own.id);
-    let listed = admin.get(&users).await?.expect(200)?.json()?;
-    let listed = listed["data"].as_array().context("no list")?;
-    let is_finn = |user: &&Value| user["username"] == "finn@example.com";
-    let finn = listed.iter().find(is_finn).context("no finn")?;
+    let finn = home.listed("finn@example.com").await?;
     assert_eq!(finn["workspaceId"], own.id);
 
     // What Finn does with the mail, were there any.
@@ -147,24 +144,9 @@ async fn a_new_role_counts_with_the_next_token() -> Result<()> {
     let world = World::shared().await?;
     let home = world.tenant("promoted").await?;
     let password = home.user(Keycloak::shared().await?, "ada", &[]).await?;
-    let list = home
-        .tenant
-        .admin
-        .get(&home.path("users"))
-        .await?
-        .expect(200)?
-        .json()?;
-    let users = list["data"].as_array().context("no list")?;
-    let ada = users
-        .iter()
-        .find(|user| user["username"] == "ada")
-        .context("no ada")?;
-    let path = home.path(&format!(
-        "users/{}/roles",
-        ada["id"].as_str().unwrap_or_default()
-    ));
-    let call = home.tenant.admin.call(Method::PUT, &path);
-    call.json(&json!({"roles": ["tenant_operator"]}))
+    let ada = home.listed("ada").await?;
+    let id = ada["id"].as_str().unwrap_or_default();
+    home.give(id, &json!({"roles": ["tenant_operator"]}))
         .await?
         .expect(200)?;
     let tokens = world

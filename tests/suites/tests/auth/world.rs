@@ -164,8 +164,24 @@ impl Home<'_> {
         })
     }
 
-    /// A client that acts for itself, with this role: its id and secret.
-    pub(crate) async fn robot(&self, scopes: &[&str], role: &str) -> Result<(String, String)> {
+    /// Asks for roles and a pin of a user.
+    pub(crate) async fn give(&self, user: &str, given: &Value) -> Result<Reply> {
+        let path = self.path(&format!("users/{user}/roles"));
+        let call = self.tenant.admin.call(http::Method::PUT, &path);
+        call.json(given).await
+    }
+
+    /// A user as the API lists it.
+    pub(crate) async fn listed(&self, username: &str) -> Result<Value> {
+        let users = self.tenant.admin.get(&self.path("users")).await?;
+        let users = users.expect(200)?.at("/data")?;
+        let mut users = users.as_array().context("no list")?.iter();
+        let found = users.find(|user| user["username"] == username);
+        Ok(found.with_context(|| format!("no {username}"))?.clone())
+    }
+
+    /// A client that acts for itself and was given this: its id and secret.
+    pub(crate) async fn robot(&self, scopes: &[&str], given: &Value) -> Result<(String, String)> {
         let id = format!("robot-{}", unique());
         let body = json!({"clientId": id, "grantTypes": ["client_credentials"], "scopes": scopes});
         let made = self
@@ -175,9 +191,7 @@ impl Home<'_> {
             .await?
             .expect(201)?;
         let user = made.text_at("/serviceAccountUserId")?;
-        let path = self.path(&format!("users/{user}/roles"));
-        let call = self.tenant.admin.call(http::Method::PUT, &path);
-        call.json(&json!({"roles": [role]})).await?.expect(200)?;
+        self.give(&user, given).await?.expect(200)?;
         Ok((id, made.text_at("/clientSecret")?))
     }
 }
