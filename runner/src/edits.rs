@@ -34,8 +34,8 @@ impl Edit {
 }
 
 impl Pair for Edit {
-    fn name(&self) -> &[u8] {
-        self.name.as_bytes()
+    fn name(&self) -> Option<&[u8]> {
+        Some(self.name.as_bytes())
     }
 
     fn value(&self) -> Option<&[u8]> {
@@ -45,7 +45,8 @@ impl Pair for Edit {
 
 /// What entries cost in a frame, at most.
 pub(crate) fn size<P: Pair>(entries: &[P]) -> usize {
-    let entry = |entry: &P| 48 + entry.name().len() + entry.value().map_or(0, <[u8]>::len);
+    let len = |text: Option<&[u8]>| text.map_or(0, <[u8]>::len);
+    let entry = |entry: &P| 48 + len(entry.name()) + len(entry.value());
     entries.iter().map(entry).sum()
 }
 

@@ -82,7 +82,7 @@ async fn it_runs_behind_the_houses_plugins_over_the_whole_rpc() {
     let id = stop
         .headers
         .iter()
-        .find(|header| header.name == b"X-Correlation-Id")
+        .find(|header| header.is("X-Correlation-Id"))
         .unwrap();
     assert_eq!(id.value.as_deref(), Some(b"corr-abc-123".as_slice()));
 }

@@ -146,7 +146,7 @@ fn owned<'a>(entries: impl ExactSizeIterator<Item = read::Entry<'a>>) -> Vec<Ent
     let count = entries.len();
     let entries: Vec<Entry> = entries
         .map(|(name, value)| Entry {
-            name: name.to_vec(),
+            name: Some(name.to_vec()),
             value: value.map(<[u8]>::to_vec),
         })
         .collect();

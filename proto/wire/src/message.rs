@@ -12,8 +12,9 @@ use crate::{ErrorCode, Method};
 /// A name with a value: a header, an argument, a plugin's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// The name; empty when the wire had none.
-    pub name: Vec<u8>,
+    /// The name. A call's entry without one has an empty one, as the runner reads
+    /// it. In an answer none is none: APISIX's Lua throws on it.
+    pub name: Option<Vec<u8>>,
     /// The value, if there is one.
     pub value: Option<Vec<u8>>,
 }
@@ -22,7 +23,7 @@ impl Entry {
     /// A name with a value.
     pub fn new(name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         Self {
-            name: name.into(),
+            name: Some(name.into()),
             value: Some(value.into()),
         }
     }
@@ -30,15 +31,22 @@ impl Entry {
     /// A name without a value.
     pub fn bare(name: impl Into<Vec<u8>>) -> Self {
         Self {
-            name: name.into(),
+            name: Some(name.into()),
             value: None,
         }
+    }
+
+    /// Whether this is its name, whatever the case.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        let known = self.name.as_deref();
+        known.is_some_and(|known| known.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
 impl Pair for Entry {
-    fn name(&self) -> &[u8] {
-        &self.name
+    fn name(&self) -> Option<&[u8]> {
+        self.name.as_deref()
     }
 
     fn value(&self) -> Option<&[u8]> {
@@ -149,12 +157,14 @@ pub struct Rewrite {
 /// What a runner asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Info {
-    /// An nginx variable, by its name without `$`.
-    Var(Vec<u8>),
+    /// An nginx variable, by its name without `$`. Lua throws where there is none.
+    Var(Option<Vec<u8>>),
     /// The request's body.
     ReqBody,
     /// The response's body.
     RespBody,
+    /// The number of one of those above, without the table that belongs to it.
+    Bare(u8),
     /// A number that the protocol does not have; 0 when the runner asked for
     /// nothing. The gateway takes it for a failure of the call.
     Unknown(u8),

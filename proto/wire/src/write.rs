@@ -21,15 +21,15 @@ pub struct TooLarge;
 
 /// A name with a value, whoever owns the bytes.
 pub trait Pair {
-    /// The header's or argument's name.
-    fn name(&self) -> &[u8];
+    /// The header's or argument's name. Only tests write entries without one.
+    fn name(&self) -> Option<&[u8]>;
     /// Its value. In a [`Rewrite`] none means: delete the name.
     fn value(&self) -> Option<&[u8]>;
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Pair for (N, Option<V>) {
-    fn name(&self) -> &[u8] {
-        self.0.as_ref()
+    fn name(&self) -> Option<&[u8]> {
+        Some(self.0.as_ref())
     }
 
     fn value(&self) -> Option<&[u8]> {
@@ -268,7 +268,7 @@ impl Writer {
         self.entries.clear();
         for pair in pairs {
             let value = pair.value().map(|value| self.text(value)).transpose()?;
-            let name = Some(self.text(pair.name())?);
+            let name = pair.name().map(|name| self.text(name)).transpose()?;
             let entry = a6::TextEntryArgs { name, value };
             self.entries
                 .push(a6::TextEntry::create(&mut self.builder, &entry));

@@ -110,9 +110,9 @@ impl Gateway {
             .await?;
         while let Message::ExtraInfoReq(info) = answer {
             let result = match &info {
-                Info::Var(name) => request.answer(Question::Var(std::str::from_utf8(name)?)),
+                Info::Var(Some(name)) => request.answer(Question::Var(std::str::from_utf8(name)?)),
                 Info::ReqBody => request.answer(Question::RequestBody),
-                Info::RespBody | Info::Unknown(_) => None,
+                Info::Var(None) | Info::RespBody | Info::Bare(_) | Info::Unknown(_) => None,
             };
             let result = result.map(|bytes| bytes.to_vec());
             answer = self.exchange(&Message::ExtraInfoResp { result }).await?;

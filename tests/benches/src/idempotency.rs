@@ -153,8 +153,7 @@ impl Expect {
         let good = match (self, action) {
             (Self::GoesOn, None | Some(Action::Rewrite(_))) => true,
             (Self::Sealed, Some(Action::Rewrite(rewrite))) => {
-                let is_context =
-                    |entry: &Entry| entry.name.eq_ignore_ascii_case(b"x-postern-context");
+                let is_context = |entry: &Entry| entry.is("x-postern-context");
                 rewrite.headers.iter().any(is_context)
             }
             (Self::Replay, Some(Action::Stop(stop))) => {

@@ -66,8 +66,6 @@ pub struct Request {
     pub id: String,
     /// When its first byte was read.
     pub started: (Instant, SystemTime),
-    /// `Content-Length`, where a plugin has set it; nginx believes it.
-    pub length: Option<u64>,
     args: Option<Args>,
     seen: Option<Seen>,
 }
@@ -102,7 +100,6 @@ impl Request {
             originals: Vec::new(),
             id: request_id(),
             started: (Instant::now(), SystemTime::now()),
-            length: None,
             args: None,
             seen: None,
         };
@@ -196,10 +193,11 @@ impl Request {
                 let valid = lua_host(host);
                 self.head.host = Some(valid.ok_or_else(|| LuaError::new("not a host"))?);
             }
-            (b"content-length", Some(length)) if !length.is_empty() => {
-                let length = decimal(length);
-                let length = length.ok_or_else(|| LuaError::new("not a content length"))?;
-                self.length = Some(length);
+            (b"content-length", value) => {
+                let digits = value.filter(|value| !value.is_empty());
+                let length =
+                    |digits| decimal(digits).ok_or_else(|| LuaError::new("not a content length"));
+                self.body.announce(digits.map(length).transpose()?);
             }
             _ => {}
         }
@@ -256,7 +254,13 @@ fn real_ip(headers: &Fields, peer: SocketAddr, config: &Config) -> (IpAddr, Opti
     if !config.real_ip_from.contains(&peer.ip()) {
         return from_peer;
     }
-    let value = headers.get(&config.real_ip_header);
+    let name = config.real_ip_header.as_str();
+    // Of this one nginx reads the copies from the last to the first.
+    let value = match name {
+        "x-forwarded-for" => headers.all(name).last(),
+        _ => headers.get(name),
+    };
+    let value = value.and_then(last_address);
     let text = value.and_then(|value| std::str::from_utf8(value).ok());
     let Some(text) = text else { return from_peer };
     if let Ok(ip) = text.parse::<IpAddr>() {
@@ -266,6 +270,14 @@ fn real_ip(headers: &Fields, peer: SocketAddr, config: &Config) -> (IpAddr, Opti
         Ok(address) => (address.ip(), Some(address.port())),
         Err(_) => from_peer,
     }
+}
+
+/// The last of a list, as `ngx_http_get_forwarded_addr_internal` finds it.
+fn last_address(list: &[u8]) -> Option<&[u8]> {
+    let between = |byte: &u8| matches!(byte, b' ' | b',');
+    let end = list.iter().rposition(|byte| !between(byte))? + 1;
+    let start = list.get(..end)?.iter().rposition(between);
+    list.get(start.filter(|at| *at > 0).map_or(0, |at| at + 1)..end)
 }
 
 /// `ngx_http_lua_validate_host`, which takes more than nginx does of a client.

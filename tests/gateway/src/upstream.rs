@@ -253,6 +253,8 @@ pub async fn proxy(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<(
     request.body.check_length()?;
     if request.buffered {
         request.body.whole(exchange.reader, exchange.writer).await?;
+    } else {
+        request.body.begin(exchange.writer).await?;
     }
     // It is put behind the upstream's name, and no name is found that ends so.
     if !request.upstream_uri.is_empty()
@@ -262,7 +264,6 @@ pub async fn proxy(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<(
         return Err(End::Exit(502, None));
     }
     let mut link = Link::open(exchange, upstream).await?;
-    exchange.request.body.begin(exchange.writer).await?;
     // Out of the request, so that it can be sent while the answer comes in.
     let framing = exchange.request.body.framing();
     let mut body = std::mem::replace(&mut exchange.request.body, Body::empty(framing));
@@ -277,10 +278,13 @@ async fn relay(exchange: &mut Exchange<'_>, body: &mut Body, link: &mut Link) ->
         .route
         .as_ref()
         .is_some_and(|route| route.websocket);
-    let length = body.length();
-    let told = exchange.request.length.or(length);
+    let chunked = body.streams_chunks();
+    let told = if chunked {
+        Told::Chunks
+    } else {
+        body.length().map_or(Told::Nothing, Told::Length)
+    };
     let head = request_head(&exchange.request, told, websocket);
-    let chunked = length.is_none() && body.framing() == Framing::Chunked;
     let mut upload = Upload::new(BytesMut::from(head.as_slice()), body, chunked);
     let response = loop {
         let read = Response::read(&mut link.reader, link.wait);
@@ -346,8 +350,16 @@ fn take_over(exchange: &mut Exchange<'_>, response: &Response, download: &Downlo
     answer.length(response.length().filter(|_| !chunked));
 }
 
+/// What the upstream is told of a request's body, true or not.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Length(u64),
+    Chunks,
+    Nothing,
+}
+
 /// The head that goes upstream.
-fn request_head(request: &Request, length: Option<u64>, websocket: bool) -> Vec<u8> {
+fn request_head(request: &Request, body: Told, websocket: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(&request.head.method);
     out.push(b' ');
@@ -373,12 +385,10 @@ fn request_head(request: &Request, length: Option<u64>, websocket: bool) -> Vec<
     }
     field(b"X-Real-IP", request.client_ip.to_string().as_bytes());
     field(b"X-Forwarded-For", &request.forwarded_for());
-    match length {
-        Some(length) => field(b"Content-Length", length.to_string().as_bytes()),
-        None if request.body.framing() == Framing::Chunked => {
-            field(b"Transfer-Encoding", b"chunked");
-        }
-        None => {}
+    match body {
+        Told::Length(length) => field(b"Content-Length", length.to_string().as_bytes()),
+        Told::Chunks => field(b"Transfer-Encoding", b"chunked"),
+        Told::Nothing => {}
     }
     for (name, value) in &request.head.headers.0 {
         if !REPLACED.iter().any(|replaced| same(name, replaced)) {

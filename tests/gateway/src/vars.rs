@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
-use crate::http::head::Framing;
 use crate::request::Request;
 
 /// The nginx in APISIX 3.18.0.
@@ -149,9 +148,9 @@ impl Request {
             "bytes_sent" | "body_bytes_sent" | "limit_rate" | "status" => "0".to_owned(),
             "nginx_version" => NGINX.to_owned(),
             "request_body" => return self.body.in_memory().and_then(present),
-            "balancer_ip" => {
-                let node = self.node.as_deref()?;
-                node.rsplit_once(':').map_or(node, |(ip, _)| ip).to_owned()
+            "balancer_ip" | "balancer_port" => {
+                let (ip, port) = self.node.as_deref()?.rsplit_once(':')?;
+                if name == "balancer_ip" { ip } else { port }.to_owned()
             }
             "request_completion" => String::new(),
             "msec" => format!("{}.{:03}", since.as_secs(), since.subsec_millis()),
@@ -169,12 +168,9 @@ impl Request {
             "host" => return Some(self.head.host.clone().unwrap_or(b"_".to_vec())),
             "content_type" => return self.head.headers.joined("content-type", b", "),
             "content_length" => {
-                return header("content-length").or_else(|| match self.body.framing() {
-                    Framing::Chunked if self.body.is_read() => {
-                        Some(self.body.read_so_far().to_string().into_bytes())
-                    }
-                    _ => None,
-                });
+                let counted = self.body.length();
+                let counted = counted.map(|length| length.to_string().into_bytes());
+                return header("content-length").or(counted);
             }
             "proxy_add_x_forwarded_for" => return Some(self.forwarded_for()),
             "binary_remote_addr" => return Some(self.client_bytes()),

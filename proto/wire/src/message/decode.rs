@@ -1,6 +1,6 @@
 //! From a frame's buffer to an owned message.
 
-use flatbuffers::{ForwardsUOffset, Vector};
+use flatbuffers::{ForwardsUOffset, InvalidFlatbuffer, Vector};
 
 use super::{Action, Entry, HttpReqCallReq, HttpRespCallReq, HttpRespCallResp, Info, Message};
 use super::{PrepareConfReq, Rewrite, Stop};
@@ -32,7 +32,7 @@ impl Message {
             }
             (Side::Gateway, FrameType::PrepareConf) => {
                 let call = root::<a6::prepare_conf::Req<'_>>("prepare-conf", body)?;
-                let (conf, key) = (entries(call.conf()), text(call.key()));
+                let (conf, key) = (named(call.conf()), text(call.key()));
                 Ok(Self::PrepareConfReq(PrepareConfReq { conf, key }))
             }
             (Side::Gateway, FrameType::HttpReqCall) => {
@@ -45,8 +45,8 @@ impl Message {
                     src_ip: text(call.src_ip()),
                     method,
                     path: text(call.path()),
-                    args: entries(call.args()),
-                    headers: entries(call.headers()),
+                    args: named(call.args()),
+                    headers: named(call.headers()),
                     conf_token: call.conf_token(),
                 }))
             }
@@ -61,7 +61,7 @@ impl Message {
                 Ok(Self::HttpRespCallReq(HttpRespCallReq {
                     id: call.id(),
                     status: call.status(),
-                    headers: entries(call.headers()),
+                    headers: named(call.headers()),
                     conf_token: call.conf_token(),
                 }))
             }
@@ -113,22 +113,27 @@ fn http_req_call_answer(body: &[u8]) -> Result<Message, DecodeError> {
 }
 
 /// The number is read first, as above. Only a variable's name is worth a look
-/// beyond it.
+/// beyond it, and whether there is a table at all.
 fn extra_info_request(body: &[u8]) -> Result<Message, DecodeError> {
     use a6::extra_info::{Info as Number, Req, ReqTag};
     const NAME: &str = "extra-info request";
-    let info = match Number(root::<ReqTag<'_>>(NAME, body)?.info_type()) {
-        Number::Var => {
-            let name = root::<Req<'_>>(NAME, body)?
-                .info_as_var()
-                .and_then(|var| var.name());
-            Info::Var(text(name))
-        }
+    let number = Number(root::<ReqTag<'_>>(NAME, body)?.info_type());
+    let request = root::<Req<'_>>(NAME, body);
+    let is_bare = request.as_ref().is_err_and(lacks_table);
+    let info = match number {
+        Number::Var | Number::ReqBody | Number::RespBody if is_bare => Info::Bare(number.0),
+        Number::Var => Info::Var(request?.info_as_var().and_then(|var| bytes(var.name()))),
         Number::ReqBody => Info::ReqBody,
         Number::RespBody => Info::RespBody,
         Number(other) => Info::Unknown(other),
     };
     Ok(Message::ExtraInfoReq(info))
+}
+
+/// Whether a union has a number and no table.
+fn lacks_table(error: &DecodeError) -> bool {
+    matches!(error, DecodeError::Invalid { cause, .. }
+        if matches!(**cause, InvalidFlatbuffer::InconsistentUnion { .. }))
 }
 
 fn bytes(field: Option<Vector<'_, u8>>) -> Option<Vec<u8>> {
@@ -143,9 +148,18 @@ fn text(field: Option<Vector<'_, u8>>) -> Vec<u8> {
 fn entries<'a>(field: Option<Vector<'a, ForwardsUOffset<a6::TextEntry<'a>>>>) -> Vec<Entry> {
     field.map_or_else(Vec::new, |entries| {
         let owned = |entry: a6::TextEntry<'_>| Entry {
-            name: text(entry.name()),
+            name: bytes(entry.name()),
             value: bytes(entry.value()),
         };
         entries.iter().map(owned).collect()
     })
+}
+
+/// The entries of a call, where an absent name is an empty one, as the runner's readers have it.
+fn named<'a>(field: Option<Vector<'a, ForwardsUOffset<a6::TextEntry<'a>>>>) -> Vec<Entry> {
+    let mut entries = entries(field);
+    for entry in &mut entries {
+        entry.name.get_or_insert_default();
+    }
+    entries
 }

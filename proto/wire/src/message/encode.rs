@@ -62,10 +62,11 @@ impl Message {
                 Some(Action::Unknown(number)) => unknown_action(writer, *id, *number),
             },
             Self::ExtraInfoReq(info) => match info {
-                Info::Var(name) => writer.extra_info(Ask::Var(name)),
+                Info::Var(Some(name)) => writer.extra_info(Ask::Var(name)),
+                Info::Var(None) => nameless_variable(writer),
                 Info::ReqBody => writer.extra_info(Ask::ReqBody),
                 Info::RespBody => writer.extra_info(Ask::RespBody),
-                Info::Unknown(number) => unknown_info(writer, *number),
+                Info::Bare(number) | Info::Unknown(number) => bare_info(writer, *number),
             },
             Self::ExtraInfoResp { result } => extra_info_answer(writer, result.as_deref()),
             Self::HttpRespCallReq(call) => http_resp_call(writer, call),
@@ -162,7 +163,19 @@ fn unknown_action(writer: &mut Writer, id: u32, action_type: u8) -> Result<&[u8]
     writer.finish(FrameType::HttpReqCall, root)
 }
 
-fn unknown_info(writer: &mut Writer, info_type: u8) -> Result<&[u8], TooLarge> {
+fn nameless_variable(writer: &mut Writer) -> Result<&[u8], TooLarge> {
+    use a6::extra_info::{Info, Req, ReqArgs, Var, VarArgs};
+    writer.begin();
+    let info = Var::create(&mut writer.builder, &VarArgs { name: None }).as_union_value();
+    let root = ReqArgs {
+        info_type: Info::Var,
+        info: Some(info),
+    };
+    let root = Req::create(&mut writer.builder, &root);
+    writer.finish(FrameType::ExtraInfo, root)
+}
+
+fn bare_info(writer: &mut Writer, info_type: u8) -> Result<&[u8], TooLarge> {
     use a6::extra_info::{ReqTag, ReqTagArgs};
     writer.begin();
     let root = ReqTag::create(&mut writer.builder, &ReqTagArgs { info_type });

@@ -67,22 +67,30 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..40)
 }
 
-fn entries() -> impl Strategy<Value = Vec<Entry>> {
-    vec(
-        (bytes(), option::of(bytes())).prop_map(|(name, value)| Entry { name, value }),
-        0..12,
-    )
+/// Entries of a call: each has a name.
+fn named() -> impl Strategy<Value = Vec<Entry>> {
+    entries(bytes().prop_map(Some))
+}
+
+/// Entries of an answer: some lack it.
+fn answered() -> impl Strategy<Value = Vec<Entry>> {
+    entries(option::weighted(0.9, bytes()))
+}
+
+fn entries(name: impl Strategy<Value = Option<Vec<u8>>>) -> impl Strategy<Value = Vec<Entry>> {
+    let entry = (name, option::of(bytes())).prop_map(|(name, value)| Entry { name, value });
+    vec(entry, 0..12)
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let body = || option::of(bytes());
     prop_oneof![
-        (any::<u16>(), entries(), body()).prop_map(|(status, headers, body)| Action::Stop(Stop {
+        (any::<u16>(), answered(), body()).prop_map(|(status, headers, body)| Action::Stop(Stop {
             status,
             headers,
             body
         })),
-        (body(), entries(), entries(), entries(), body()).prop_map(
+        (body(), answered(), answered(), answered(), body()).prop_map(
             |(path, headers, args, resp_headers, body)| {
                 Action::Rewrite(Rewrite {
                     path,
@@ -100,7 +108,7 @@ fn action() -> impl Strategy<Value = Action> {
 fn request() -> impl Strategy<Value = Message> {
     let method = (0..Method::ALL.len()).prop_map(|index| *Method::ALL.get(index).unwrap());
     let start = (any::<u32>(), bytes(), method, bytes());
-    (start, entries(), entries(), any::<u32>()).prop_map(
+    (start, named(), named(), any::<u32>()).prop_map(
         |((id, src_ip, method, path), args, headers, conf_token)| {
             let call = HttpReqCallReq {
                 id,
@@ -119,11 +127,11 @@ fn request() -> impl Strategy<Value = Message> {
 /// Any message, with the side that sends it.
 pub(crate) fn message() -> impl Strategy<Value = (Side, Message)> {
     let gateway = prop_oneof![
-        (entries(), bytes())
+        (named(), bytes())
             .prop_map(|(conf, key)| Message::PrepareConfReq(PrepareConfReq { conf, key })),
         request(),
         option::of(bytes()).prop_map(|result| Message::ExtraInfoResp { result }),
-        (any::<u32>(), any::<u16>(), entries(), any::<u32>()).prop_map(
+        (any::<u32>(), any::<u16>(), named(), any::<u32>()).prop_map(
             |(id, status, headers, conf_token)| {
                 Message::HttpRespCallReq(HttpRespCallReq {
                     id,
@@ -140,7 +148,8 @@ pub(crate) fn message() -> impl Strategy<Value = (Side, Message)> {
         Just(ErrorCode::ConfTokenNotFound),
     ];
     let info = prop_oneof![
-        bytes().prop_map(Info::Var),
+        option::weighted(0.9, bytes()).prop_map(Info::Var),
+        (1..=3_u8).prop_map(Info::Bare),
         Just(Info::ReqBody),
         Just(Info::RespBody),
         prop_oneof![Just(0), 4..=u8::MAX].prop_map(Info::Unknown),
@@ -151,7 +160,7 @@ pub(crate) fn message() -> impl Strategy<Value = (Side, Message)> {
         (any::<u32>(), option::of(action()))
             .prop_map(|(id, action)| Message::HttpReqCallResp { id, action }),
         info.prop_map(Message::ExtraInfoReq),
-        (any::<u32>(), any::<u16>(), entries(), option::of(bytes())).prop_map(
+        (any::<u32>(), any::<u16>(), answered(), option::of(bytes())).prop_map(
             |(id, status, headers, body)| {
                 Message::HttpRespCallResp(HttpRespCallResp {
                     id,

@@ -116,8 +116,7 @@ fn stop(message: Message) -> Stop {
 }
 
 fn header(headers: &[Entry], name: &str) -> Option<String> {
-    let named = |entry: &&Entry| entry.name.eq_ignore_ascii_case(name.as_bytes());
-    let value = headers.iter().find(named)?.value.clone();
+    let value = headers.iter().find(|entry| entry.is(name))?.value.clone();
     Some(String::from_utf8(value.unwrap_or_default()).unwrap())
 }
 

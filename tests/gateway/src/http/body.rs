@@ -34,6 +34,10 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct Body {
     framing: Framing,
+    /// nginx's `content_length_n`: announced, set by Lua, or counted.
+    length: Option<u64>,
+    /// nginx has begun to read it, or seen that there is nothing to read.
+    asked: bool,
     /// Bytes of the body, or of the chunk, still to come.
     left: u64,
     chunk: Chunk,
@@ -67,21 +71,34 @@ impl Body {
     /// A body that has not been looked at. `limit` 0 sets none.
     #[must_use]
     pub fn new(framing: Framing, expects_continue: bool, limit: u64, wait: Duration) -> Self {
-        let left = match framing {
-            Framing::Length(length) => length,
-            Framing::None | Framing::Chunked => 0,
+        let length = match framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked => None,
         };
-        let done = matches!(framing, Framing::None | Framing::Length(0));
         Self {
             framing,
-            left,
+            length,
+            asked: false,
+            left: length.unwrap_or(0),
             chunk: Chunk::Size,
-            done,
-            expects_continue: expects_continue && !done,
+            done: matches!(framing, Framing::None | Framing::Length(0)),
+            expects_continue,
             limit: if limit == 0 { MOST } else { limit },
             read: 0,
             wait,
             spool: None,
+        }
+    }
+
+    /// Lua has set `Content-Length`, or deleted it. A body that nobody has asked for
+    /// yet is read by it, however long it is, unless it comes in chunks. Later
+    /// only the upstream is told.
+    pub fn announce(&mut self, length: Option<u64>) {
+        self.length = length;
+        if !self.asked && self.framing != Framing::Chunked {
+            self.framing = length.map_or(Framing::None, Framing::Length);
+            self.left = length.unwrap_or(0);
+            self.done = self.left == 0;
         }
     }
 
@@ -104,12 +121,6 @@ impl Body {
         self.framing
     }
 
-    /// Whether the whole body has been taken off the connection.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        self.done
-    }
-
     /// The whole body, if it has been read and is short.
     #[must_use]
     pub fn in_memory(&self) -> Option<&[u8]> {
@@ -127,6 +138,7 @@ impl Body {
 
     /// Tells a client that waits for it to go ahead.
     pub async fn begin(&mut self, writer: &mut Writer) -> Result<(), BodyError> {
+        self.asked = true;
         if std::mem::take(&mut self.expects_continue) {
             let line = writer.send(b"HTTP/1.1 100 Continue\r\n\r\n").await;
             line.map_err(|_| BodyError::Gone)?;
@@ -220,8 +232,8 @@ impl Body {
         reader: &mut Reader,
         writer: &mut Writer,
     ) -> Result<Option<&mut Spool>, BodyError> {
+        self.begin(writer).await?;
         if self.spool.is_none() && self.framing != Framing::None {
-            self.begin(writer).await?;
             let mut spool = Spool::Memory(Vec::new());
             while let Some(piece) = self.next(reader).await? {
                 spool
@@ -230,19 +242,24 @@ impl Body {
                     .map_err(|_| BodyError::Status(500))?;
             }
             spool.rewind().await.map_err(|_| BodyError::Status(500))?;
+            if self.framing == Framing::Chunked {
+                self.length = Some(spool.len());
+            }
             self.spool = Some(spool);
         }
         Ok(self.spool.as_mut())
     }
 
-    /// Its length, if that is known: announced, or read as a whole.
+    /// Its length, as far as nginx knows or believes.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
-        match (&self.spool, self.framing) {
-            (Some(spool), _) => Some(spool.len()),
-            (None, Framing::Length(length)) => Some(length),
-            (None, Framing::None | Framing::Chunked) => None,
-        }
+        self.length
+    }
+
+    /// Whether it goes on chunk by chunk, as it comes.
+    #[must_use]
+    pub fn streams_chunks(&self) -> bool {
+        self.framing == Framing::Chunked && self.spool.is_none()
     }
 
     /// A body of which nothing is left.
@@ -255,6 +272,7 @@ impl Body {
 
     /// Puts another body in its place.
     pub fn replace(&mut self, body: Vec<u8>) {
+        self.length = Some(body.len() as u64);
         self.framing = Framing::Length(body.len() as u64);
         self.spool = Some(Spool::Memory(body));
     }
@@ -262,7 +280,7 @@ impl Body {
     /// Reads and drops what is left. False if the connection cannot go on.
     pub async fn discard(&mut self, reader: &mut Reader) -> bool {
         // A client that still waits for `100 Continue` sends nothing.
-        if self.expects_continue {
+        if self.expects_continue && !self.done {
             return false;
         }
         let most = self.read + DISCARD;

@@ -18,6 +18,9 @@ use crate::http::uri::{Escape, escape};
 use crate::request::Request;
 use crate::rpc::{Connection, RpcError, answer};
 
+/// The number of `A6.ExtraInfo.RespBody`.
+const RESP_BODY: u8 = 3;
+
 /// How often a call is made while the runner does not know its token.
 pub const TRIES: u8 = 3;
 
@@ -174,7 +177,13 @@ pub async fn converse(
             return Ok(message);
         };
         let result = match info {
-            Info::Var(name) => variable(&mut exchange.request, &name),
+            Info::Var(Some(name)) => variable(&mut exchange.request, &name),
+            Info::Var(None) => {
+                return Err(LuaError::new("invalid argument, expect string value").into());
+            }
+            // Where there is no response Lua does not come to look at the table.
+            Info::Bare(RESP_BODY) if call == FrameType::HttpReqCall => None,
+            Info::Bare(_) => return Err(LuaError::new("attempt to index local 'info'").into()),
             Info::ReqBody => request_body(exchange).await?,
             Info::RespBody => response.read().await.map_err(RpcError::End)?,
             Info::Unknown(kind) => {
@@ -226,7 +235,7 @@ fn call(request: &mut Request, id: u32, conf_token: u32) -> Result<HttpReqCallRe
     };
     let args = request.args().0.iter().flat_map(|(name, values)| {
         let entry = move |value: &Option<Vec<u8>>| Entry {
-            name: name.clone(),
+            name: Some(name.clone()),
             value: value.clone(),
         };
         values.iter().map(entry)

@@ -45,7 +45,7 @@ pub fn response_headers(
 ) -> Result<(), LuaError> {
     let mut set: Vec<Vec<u8>> = Vec::new();
     for Entry { name, value } in headers {
-        let name = name.to_ascii_lowercase();
+        let name = there(name.as_deref())?.to_ascii_lowercase();
         if excluded.contains(&name.as_slice()) {
             continue;
         }
@@ -59,9 +59,16 @@ pub fn response_headers(
     Ok(())
 }
 
+/// An empty name is one; none is Lua's nil, of which it makes neither a header nor
+/// an argument.
+fn there(name: Option<&[u8]>) -> Result<&[u8], LuaError> {
+    name.ok_or_else(|| LuaError::new("a name is nil"))
+}
+
 async fn apply_rewrite(exchange: &mut Exchange<'_>, rewrite: Rewrite) -> Result<Verdict, End> {
     let path = rewrite.path.map(|path| escape(&path, Escape::Path));
     for Entry { name, value } in &rewrite.headers {
+        let name = there(name.as_deref())?;
         exchange.request.set_header(name, value.as_deref())?;
         if name.eq_ignore_ascii_case(b"host") {
             exchange.request.upstream_host.clone_from(value);
@@ -79,9 +86,10 @@ async fn apply_rewrite(exchange: &mut Exchange<'_>, rewrite: Rewrite) -> Result<
         let args = exchange.request.args();
         let mut changed: Vec<&[u8]> = Vec::new();
         for Entry { name, value } in &rewrite.args {
+            let name = there(name.as_deref())?;
             match value {
                 None => args.remove(name),
-                Some(value) if changed.contains(&name.as_slice()) => {
+                Some(value) if changed.contains(&name) => {
                     args.add(name, value.clone());
                 }
                 Some(value) => {

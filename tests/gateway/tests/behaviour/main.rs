@@ -10,6 +10,8 @@
     reason = "a test may panic: the panic is its failure"
 )]
 
+mod faults;
+mod lengths;
 mod peers;
 
 use std::io::{Read as _, Write as _};

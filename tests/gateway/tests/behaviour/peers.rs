@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postern_wire::message::{Action, Entry, Message, Stop};
+use postern_wire::message::{Action, Entry, Message, Rewrite, Stop};
 use postern_wire::{Side, frame};
 
 /// Longer than anything here takes.
@@ -79,6 +79,14 @@ pub fn pass(message: &Message) -> Option<Message> {
             action: None,
         }),
         _ => None,
+    }
+}
+
+/// The request goes on, changed.
+pub fn rewrite(rewrite: Rewrite) -> Message {
+    Message::HttpReqCallResp {
+        id: 0,
+        action: Some(Action::Rewrite(rewrite)),
     }
 }
 

@@ -168,7 +168,7 @@ fn variables_asked(exchange: &Exchange) -> Vec<Option<String>> {
         .filter_map(|frame| {
             let kind = FrameType::try_from(frame.kind()).ok()?;
             match Message::decode(Side::Runner, kind, frame.body()).ok()? {
-                Message::ExtraInfoReq(Info::Var(name)) => {
+                Message::ExtraInfoReq(Info::Var(Some(name))) => {
                     Some(Some(String::from_utf8_lossy(&name).into_owned()))
                 }
                 Message::ExtraInfoReq(_) => Some(None),
@@ -222,8 +222,9 @@ fn facts(message: Message) -> BTreeMap<&'static str, Vec<u8>> {
 }
 
 fn without_port(mut entry: Entry) -> Entry {
-    entry.name.make_ascii_lowercase();
-    if entry.name == b"x-forwarded-port" {
+    let name = entry.name.get_or_insert_default();
+    name.make_ascii_lowercase();
+    if name == b"x-forwarded-port" {
         entry.value = entry.value.map(|value| form(&value));
     }
     entry
@@ -233,9 +234,12 @@ fn without_port(mut entry: Entry) -> Entry {
 fn by_name(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
     let mut sorted: Vec<Entry> = entries.into_iter().collect();
     sorted.sort_by(|left, right| left.name.cmp(&right.name));
-    let line = |entry: &Entry| match &entry.value {
-        Some(value) => format!("{} = {}\n", show(&entry.name), show(value)),
-        None => format!("{}\n", show(&entry.name)),
+    let line = |entry: &Entry| {
+        let name = show(entry.name.as_deref().unwrap_or_default());
+        match &entry.value {
+            Some(value) => format!("{name} = {}\n", show(value)),
+            None => format!("{name}\n"),
+        }
     };
     sorted.iter().map(line).collect::<String>().into_bytes()
 }
@@ -425,9 +429,8 @@ fn frames_itself(exchange: &Exchange) -> bool {
                 Message::HttpRespCallResp(answer) => answer.headers,
                 _ => Vec::new(),
             };
-            headers.iter().any(|header| {
-                let name = header.name.to_ascii_lowercase();
-                matches!(name.as_slice(), b"content-length" | b"transfer-encoding")
-            })
+            let framing =
+                |header: &Entry| header.is("content-length") || header.is("transfer-encoding");
+            headers.iter().any(framing)
         })
 }

@@ -224,10 +224,7 @@ pub(crate) const CHANGES: [(&str, Change); 10] = [
     }),
     ("call's header", |exchange| {
         replace_call(exchange, |call| {
-            let header = call
-                .headers
-                .iter_mut()
-                .find(|header| header.name == b"host");
+            let header = call.headers.iter_mut().find(|header| header.is("host"));
             header.unwrap().value = Some(b"other".to_vec());
         })
     }),
