@@ -1,46 +1,32 @@
 //! What must be the same, and what may differ.
 //!
 //! Free, as the recording's README has it: `Date`, `Server`, `Connection`, the
-//! order of headers and the case of their names, ids and tokens, ports, keys of
-//! prepare-conf and how often it is called, nginx's HTML, and the framing of a
-//! body where the runner set none. Two things follow from it: variables that are
-//! ids, ports or clocks are compared by their form only; and arguments, which
-//! Lua keeps in a table without an order, are compared name by name, and so is a
-//! query that was made from that table.
+//! order of headers and the case of their names, ids, the values of tokens, ports,
+//! keys of prepare-conf and how often it is called, nginx's HTML, and the framing
+//! of a body where the runner set none, as long as it is right. What follows from
+//! it: variables that are ids, ports or clocks are compared by their form only, and
+//! the machine's name not at all; where the gateway says its own port, the recorded
+//! one said its own; and arguments, which Lua keeps in a table without an order,
+//! are compared name by name, and so is a query that was made from that table.
 
-use std::collections::BTreeMap;
+use postern_wire::message::{Action, Entry, Message};
 
-use postern_wire::Side;
-use postern_wire::frame::FrameType;
-use postern_wire::message::{Action, Entry, Info, Message};
-
+use crate::calls::{Ports, calls, prepared};
 use crate::message::HttpMessage;
-use crate::recording::{Exchange, Frame, PREPARE_CONF, Recording};
+use crate::recording::{Exchange, Frame, Recording};
 
 /// What a replay gave.
 pub(crate) struct Observed {
     pub(crate) frames: Vec<Frame>,
+    /// All so far, those of earlier exchanges too.
     pub(crate) prepared: Vec<Frame>,
+    /// Tokens in calls that the runner did not know.
+    pub(crate) unknown_tokens: Vec<u32>,
     pub(crate) upstream: Vec<Vec<u8>>,
     pub(crate) response: Vec<u8>,
+    /// The gateway's.
+    pub(crate) port: Vec<u8>,
 }
-
-/// Variables whose value belongs to the machine or the moment.
-const MOMENTARY: [&str; 13] = [
-    "request_id",
-    "apisix_request_id",
-    "remote_port",
-    "realip_remote_port",
-    "server_port",
-    "msec",
-    "time_iso8601",
-    "time_local",
-    "request_time",
-    "hostname",
-    "connection",
-    "connection_time",
-    "pid",
-];
 
 /// Response headers that may differ.
 const FREE_IN_RESPONSE: [&[u8]; 3] = [b"date", b"server", b"connection"];
@@ -52,14 +38,24 @@ pub(crate) fn differences(
     recording: &Recording,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    prepared(observed, recording, &mut found);
-    calls(exchange, observed, &mut found);
-    upstream(exchange, observed, &mut found);
-    response(exchange, observed, &mut found);
+    prepared(exchange, observed, recording, &mut found);
+    for token in &observed.unknown_tokens {
+        found.push(format!(
+            "a call with a token that the runner does not know: {token}"
+        ));
+    }
+    let ports = Ports {
+        recorded: recording.port.clone().unwrap_or_default(),
+        own: observed.port.clone(),
+        named: exchange.names_port(),
+    };
+    calls(exchange, observed, &ports, &mut found);
+    upstream(exchange, observed, &ports, &mut found);
+    response(exchange, observed, recording, &mut found);
     found
 }
 
-fn show(bytes: &[u8]) -> String {
+pub(crate) fn show(bytes: &[u8]) -> String {
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
     let mut shown = format!("{text:?}");
     if shown.len() > 2000 {
@@ -69,7 +65,12 @@ fn show(bytes: &[u8]) -> String {
     shown
 }
 
-fn unequal(what: &str, recorded: impl AsRef<[u8]>, got: impl AsRef<[u8]>, found: &mut Vec<String>) {
+pub(crate) fn unequal(
+    what: &str,
+    recorded: impl AsRef<[u8]>,
+    got: impl AsRef<[u8]>,
+    found: &mut Vec<String>,
+) {
     let (recorded, got) = (recorded.as_ref(), got.as_ref());
     if recorded != got {
         found.push(format!(
@@ -80,158 +81,8 @@ fn unequal(what: &str, recorded: impl AsRef<[u8]>, got: impl AsRef<[u8]>, found:
     }
 }
 
-/// Keys may differ behind the last `#`; what is prepared under one may not.
-fn prepared(observed: &Observed, recording: &Recording, found: &mut Vec<String>) {
-    let recorded: BTreeMap<Vec<u8>, Vec<Entry>> = recording
-        .exchanges
-        .iter()
-        .flat_map(|exchange| &exchange.frames)
-        .filter(|frame| frame.from_gateway && frame.kind() == PREPARE_CONF)
-        .filter_map(prepared_conf)
-        .collect();
-    for frame in &observed.prepared {
-        match prepared_conf(frame) {
-            None => found.push("prepare-conf: not to be read".to_owned()),
-            Some((owner, conf)) => match recorded.get(&owner) {
-                Some(known) if *known != conf => {
-                    found.push(format!("prepare-conf for {}: {conf:?}", show(&owner)));
-                }
-                None if !owner.starts_with(b"route#") => {
-                    found.push(format!("prepare-conf under the key {}", show(&owner)));
-                }
-                _ => {}
-            },
-        }
-    }
-}
-
-fn prepared_conf(frame: &Frame) -> Option<(Vec<u8>, Vec<Entry>)> {
-    let message = Message::decode(Side::Gateway, FrameType::PrepareConf, frame.body()).ok()?;
-    let Message::PrepareConfReq(call) = message else {
-        return None;
-    };
-    let version = call.key.iter().rposition(|byte| *byte == b'#')?;
-    Some((call.key[..version].to_vec(), call.conf))
-}
-
-fn calls(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
-    let recorded = exchange.calls();
-    let kinds =
-        |frames: &mut dyn Iterator<Item = &Frame>| -> Vec<u8> { frames.map(Frame::kind).collect() };
-    let (wanted, got) = (
-        kinds(&mut recorded.iter().copied()),
-        kinds(&mut observed.frames.iter()),
-    );
-    if wanted != got {
-        found.push(format!(
-            "types of the gateway's frames\n  recorded {wanted:?}\n  got      {got:?}"
-        ));
-        return;
-    }
-    let mut asked = variables_asked(exchange).into_iter();
-    for (index, (wanted, got)) in recorded.iter().zip(&observed.frames).enumerate() {
-        let decode = |frame: &Frame| {
-            let kind = FrameType::try_from(frame.kind()).ok()?;
-            Message::decode(Side::Gateway, kind, frame.body()).ok()
-        };
-        let variable = match decode(wanted) {
-            Some(Message::ExtraInfoResp { .. }) => asked.next().flatten(),
-            _ => None,
-        };
-        let facts = (decode(wanted).map(facts), decode(got).map(facts));
-        let (Some(wanted), Some(got)) = facts else {
-            found.push(format!("frame {index} of the gateway's cannot be read"));
-            continue;
-        };
-        if let Some(variable) = variable.filter(|name| MOMENTARY.contains(&name.as_str())) {
-            if form(&wanted["result"]) != form(&got["result"]) {
-                let shown = (show(&wanted["result"]), show(&got["result"]));
-                found.push(format!("form of ${variable}: {} and {}", shown.0, shown.1));
-            }
-            continue;
-        }
-        for (name, recorded) in &wanted {
-            unequal(
-                &format!("frame {index}: {name}"),
-                recorded,
-                &got[name],
-                found,
-            );
-        }
-    }
-}
-
-/// What the runner asked for, in order; none for bodies.
-fn variables_asked(exchange: &Exchange) -> Vec<Option<String>> {
-    let from_runner = exchange.frames.iter().filter(|frame| !frame.from_gateway);
-    from_runner
-        .filter_map(|frame| {
-            let kind = FrameType::try_from(frame.kind()).ok()?;
-            match Message::decode(Side::Runner, kind, frame.body()).ok()? {
-                Message::ExtraInfoReq(Info::Var(Some(name))) => {
-                    Some(Some(String::from_utf8_lossy(&name).into_owned()))
-                }
-                Message::ExtraInfoReq(_) => Some(None),
-                _ => None,
-            }
-        })
-        .collect()
-}
-
-/// Digits become `9`, letters `a`, runs of them one: `1b54…` and `0.013` keep
-/// their form.
-fn form(value: &[u8]) -> Vec<u8> {
-    let mut form: Vec<u8> = value
-        .iter()
-        .map(|byte| match byte {
-            byte if byte.is_ascii_alphanumeric() => b'a',
-            other => *other,
-        })
-        .collect();
-    form.dedup();
-    form
-}
-
-/// The parts of a message that must be the same, by name.
-fn facts(message: Message) -> BTreeMap<&'static str, Vec<u8>> {
-    let text = |value: &dyn std::fmt::Debug| format!("{value:?}").into_bytes();
-    match message {
-        Message::HttpReqCallReq(call) => BTreeMap::from([
-            ("src_ip", text(&call.src_ip)),
-            ("method", text(&call.method)),
-            ("path", call.path),
-            ("args", by_name(call.args)),
-            (
-                "headers",
-                by_name(call.headers.into_iter().map(without_port)),
-            ),
-        ]),
-        Message::HttpRespCallReq(call) => BTreeMap::from([
-            ("status", text(&call.status)),
-            (
-                "headers",
-                by_name(call.headers.into_iter().map(without_port)),
-            ),
-        ]),
-        Message::ExtraInfoResp { result } => BTreeMap::from([
-            ("is there", text(&result.is_some())),
-            ("result", result.unwrap_or_default()),
-        ]),
-        other => BTreeMap::from([("message", text(&other))]),
-    }
-}
-
-fn without_port(mut entry: Entry) -> Entry {
-    let name = entry.name.get_or_insert_default();
-    name.make_ascii_lowercase();
-    if name == b"x-forwarded-port" {
-        entry.value = entry.value.map(|value| form(&value));
-    }
-    entry
-}
-
 /// Values stay in order under their name; names have none.
-fn by_name(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
+pub(crate) fn by_name(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
     let mut sorted: Vec<Entry> = entries.into_iter().collect();
     sorted.sort_by(|left, right| left.name.cmp(&right.name));
     let line = |entry: &Entry| {
@@ -244,21 +95,16 @@ fn by_name(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
     sorted.iter().map(line).collect::<String>().into_bytes()
 }
 
-fn upstream(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
-    let recorded = exchange.upstream.as_deref().unwrap_or_default();
-    let wanted = HttpMessage::all(recorded);
-    let got = HttpMessage::all(&observed.upstream.concat());
-    let (Some(wanted), Some(got)) = (wanted, got) else {
-        found.push("a request upstream cannot be read".to_owned());
-        return;
-    };
+fn upstream(exchange: &Exchange, observed: &Observed, ports: &Ports, found: &mut Vec<String>) {
+    let wanted = HttpMessage::requests(exchange.upstream.as_deref().unwrap_or_default());
+    let got = HttpMessage::requests(&observed.upstream.concat());
     if wanted.len() != got.len() {
         let (wanted, got) = (wanted.len(), got.len());
         found.push(format!("requests upstream: {wanted} recorded, {got} sent"));
         return;
     }
     for (wanted, got) in wanted.iter().zip(&got) {
-        upstream_request(exchange, wanted, got, found);
+        upstream_request(exchange, wanted, got, ports, found);
     }
 }
 
@@ -266,6 +112,7 @@ fn upstream_request(
     exchange: &Exchange,
     wanted: &HttpMessage,
     got: &HttpMessage,
+    ports: &Ports,
     found: &mut Vec<String>,
 ) {
     let line = |message: &HttpMessage| match rewrites_args(exchange) {
@@ -273,29 +120,42 @@ fn upstream_request(
         false => message.first_line.clone(),
     };
     unequal("upstream: request line", line(wanted), line(got), found);
-    let free = |name: &[u8], value: &[u8]| match name {
-        b"connection" | b"content-length" | b"transfer-encoding" => None,
-        b"x-forwarded-port" => Some(form(value)),
-        _ => Some(value.to_vec()),
+    let counts = |name: &[u8]| {
+        !matches!(
+            name,
+            b"connection" | b"content-length" | b"transfer-encoding"
+        )
     };
     unequal(
         "upstream: headers",
-        headers(wanted, free),
-        headers(got, free),
+        headers(wanted, |name, value| {
+            counts(name).then(|| ports.recorded(name, value))
+        }),
+        headers(got, |name, value| {
+            counts(name).then(|| ports.own(name, value))
+        }),
         found,
     );
+    length("upstream", wanted, got, found);
     let body = |message: &HttpMessage| message.body().unwrap_or_else(|| message.raw_body.clone());
     unequal("upstream: body", body(wanted), body(got), found);
+}
+
+/// A length may stand there or chunks; a wrong one must be as wrong as the recorded.
+fn length(whose: &str, wanted: &HttpMessage, got: &HttpMessage, found: &mut Vec<String>) {
+    let (wanted, got) = (wanted.excess(), got.excess());
+    if wanted != got {
+        found.push(format!(
+            "{whose}: bytes of the body beyond its Content-Length: {wanted} recorded, {got} sent"
+        ));
+    }
 }
 
 /// Whether the query upstream was made from a table.
 fn rewrites_args(exchange: &Exchange) -> bool {
     exchange.frames.iter().any(|frame| {
-        let message = Message::decode(Side::Runner, FrameType::HttpReqCall, frame.body());
-        !frame.from_gateway
-            && frame.kind() == FrameType::HttpReqCall as u8
-            && matches!(message, Ok(Message::HttpReqCallResp { action: Some(Action::Rewrite(rewrite)), .. })
-                if !rewrite.args.is_empty())
+        matches!(frame.message(), Some(Message::HttpReqCallResp { action: Some(Action::Rewrite(rewrite)), .. })
+            if !rewrite.args.is_empty())
     })
 }
 
@@ -332,26 +192,54 @@ fn headers(message: &HttpMessage, free: impl Fn(&[u8], &[u8]) -> Option<Vec<u8>>
     )
 }
 
-fn response(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
-    let parsed = (
-        HttpMessage::parse(&exchange.response),
-        HttpMessage::parse(&observed.response),
+fn response(
+    exchange: &Exchange,
+    observed: &Observed,
+    recording: &Recording,
+    found: &mut Vec<String>,
+) {
+    let to_head = exchange.request.starts_with(b"HEAD ");
+    let wanted = HttpMessage::answers(&exchange.response, to_head);
+    let got = HttpMessage::answers(&observed.response, to_head);
+    if wanted.len() != got.len() {
+        unequal("response", &exchange.response, &observed.response, found);
+        return;
+    }
+    for (wanted, got) in wanted.iter().zip(&got) {
+        answer(exchange, wanted, got, recording, found);
+    }
+}
+
+/// Code and reason, but for a reason of the upstream's: no recording holds it, and
+/// the answer to 200 is `OK`.
+fn status_line(message: &HttpMessage, exchange: &Exchange, recording: &Recording) -> Vec<u8> {
+    let upstream = recording.upstream_answer.status;
+    let code = format!("HTTP/1.1 {upstream}").into_bytes();
+    let relayed = exchange.upstream.is_some() && message.first_line.starts_with(&code);
+    if relayed && upstream != 200 {
+        code
+    } else {
+        message.first_line.clone()
+    }
+}
+
+fn answer(
+    exchange: &Exchange,
+    wanted: &HttpMessage,
+    got: &HttpMessage,
+    recording: &Recording,
+    found: &mut Vec<String>,
+) {
+    unequal(
+        "response: interim answers",
+        &wanted.interim,
+        &got.interim,
+        found,
     );
-    let (wanted, got) = match parsed {
-        (Some(wanted), Some(got)) => (wanted, got),
-        (None, None) => {
-            unequal("response", &exchange.response, &observed.response, found);
-            return;
-        }
-        _ => {
-            unequal("response", &exchange.response, &observed.response, found);
-            return;
-        }
-    };
     unequal(
         "response: status line",
-        &wanted.first_line,
-        &got.first_line,
+        status_line(wanted, exchange, recording),
+        status_line(got, exchange, recording),
         found,
     );
     let framed = frames_itself(exchange);
@@ -362,8 +250,8 @@ fn response(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
     };
     unequal(
         "response: headers",
-        headers(&wanted, free),
-        headers(&got, free),
+        headers(wanted, free),
+        headers(got, free),
         found,
     );
     let own_page = |message: &HttpMessage| {
@@ -372,7 +260,7 @@ fn response(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
             .is_some_and(|kind| kind.starts_with(b"text/html"));
         html && message.raw_body.windows(9).any(|part| part == b"openresty")
     };
-    if own_page(&wanted) && own_page(&got) {
+    if own_page(wanted) && own_page(got) {
         return;
     }
     if framed {
@@ -393,16 +281,9 @@ fn response(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
         );
         return;
     }
+    length("response", wanted, got, found);
     match (wanted.body(), got.body()) {
         (Some(wanted), Some(got)) => unequal("response: body", wanted, got, found),
-        (wanted, got) if wanted.is_some() != got.is_some() => {
-            unequal(
-                "response: body",
-                &exchange.response,
-                &observed.response,
-                found,
-            );
-        }
         _ => unequal(
             "response: unfinished body",
             &wanted.raw_body,
@@ -415,22 +296,17 @@ fn response(exchange: &Exchange, observed: &Observed, found: &mut Vec<String>) {
 /// Whether the runner set the framing of its answer.
 fn frames_itself(exchange: &Exchange) -> bool {
     let from_runner = exchange.frames.iter().filter(|frame| !frame.from_gateway);
-    from_runner
-        .filter_map(|frame| {
-            let kind = FrameType::try_from(frame.kind()).ok()?;
-            Message::decode(Side::Runner, kind, frame.body()).ok()
-        })
-        .any(|message| {
-            let headers = match message {
-                Message::HttpReqCallResp {
-                    action: Some(Action::Stop(stop)),
-                    ..
-                } => stop.headers,
-                Message::HttpRespCallResp(answer) => answer.headers,
-                _ => Vec::new(),
-            };
-            let framing =
-                |header: &Entry| header.is("content-length") || header.is("transfer-encoding");
-            headers.iter().any(framing)
-        })
+    from_runner.filter_map(Frame::message).any(|message| {
+        let headers = match message {
+            Message::HttpReqCallResp {
+                action: Some(Action::Stop(stop)),
+                ..
+            } => stop.headers,
+            Message::HttpRespCallResp(answer) => answer.headers,
+            _ => Vec::new(),
+        };
+        let framing =
+            |header: &Entry| header.is("content-length") || header.is("transfer-encoding");
+        headers.iter().any(framing)
+    })
 }

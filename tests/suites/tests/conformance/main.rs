@@ -5,7 +5,8 @@
 //! The runner and the upstream are scripts that answer what was recorded, in
 //! `peers`; `compare` knows what may differ. `GOLDEN=<file>` replays another
 //! recording of the same form. Each exchange is a test of its own, and the
-//! comparison itself is tested: a recording that is changed must not pass.
+//! comparison itself is tested, in `selftest`: a recording that is changed must not
+//! pass, and exchanges that ours does not hold are made of those it holds.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,10 +14,12 @@
     reason = "a test may panic: the panic is its failure"
 )]
 
+mod calls;
 mod compare;
 mod message;
 mod peers;
 mod recording;
+mod selftest;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -28,7 +31,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use compare::{Observed, differences};
-use peers::{Client, Runner, Upstream};
+use peers::{Client, Runner, Upstream, disowned};
 use recording::{Exchange, Recording};
 
 /// APISIX's 60 s are 3 s here.
@@ -52,29 +55,27 @@ fn main() -> ExitCode {
 fn run(filter: Option<&str>) -> Result<usize> {
     let started = Instant::now();
     let recording = Recording::read()?;
-    let gateway = Gateway::start(&recording)?;
     let mut report = Report::default();
     let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
-    let mut replayed = Vec::new();
-    for exchange in recording
-        .exchanges
-        .iter()
-        .filter(|exchange| wanted(&exchange.name))
-    {
-        let observed = catch_unwind(AssertUnwindSafe(|| gateway.replay(exchange)));
-        let found = match observed {
-            Ok(Ok(observed)) => {
-                let found = differences(exchange, &observed, &recording);
-                replayed.push((exchange, observed));
-                found
-            }
-            Ok(Err(error)) => vec![format!("{error:#}")],
-            Err(_) => vec!["the replay panicked".to_owned()],
-        };
-        report.test(&exchange.name, &found);
-    }
+    let mut replayed = replay(&recording, wanted, &mut report)?;
     if filter.is_none() {
-        for (name, undetected) in self_test(&recording, &replayed) {
+        // Another recording may lack what these are made of.
+        let variations = match recording.foreign {
+            true => Vec::new(),
+            false => selftest::variations(&recording)?,
+        };
+        for variation in &variations {
+            replayed.extend(replay(variation, |_| true, &mut report)?);
+            let exchange = &variation.exchanges[0];
+            if exchange.name == selftest::DISOWNED {
+                let undetected = match disowned(exchange).len() {
+                    2 => Vec::new(),
+                    other => vec![format!("in {other} of two calls")],
+                };
+                report.test("a call with an old token is noticed", &undetected);
+            }
+        }
+        for (name, undetected) in self_test(recording.foreign, &replayed) {
             report.test(&format!("a changed {name} is noticed"), &undetected);
         }
     }
@@ -86,25 +87,58 @@ fn run(filter: Option<&str>) -> Result<usize> {
     Ok(report.failed)
 }
 
+/// An exchange, what its replay gave, and the recording it belongs to.
+type Replayed<'r> = (&'r Exchange, Observed, &'r Recording);
+
+fn replay<'r>(
+    recording: &'r Recording,
+    wanted: impl Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<Vec<Replayed<'r>>> {
+    let gateway = Gateway::start(recording)?;
+    let mut replayed = Vec::new();
+    let exchanges = recording.exchanges.iter();
+    for exchange in exchanges.filter(|exchange| wanted(&exchange.name)) {
+        let observed = catch_unwind(AssertUnwindSafe(|| {
+            if exchange.begins_without_token() {
+                Gateway::start(recording)?.replay(exchange)
+            } else {
+                gateway.replay(exchange)
+            }
+        }));
+        let found = match observed {
+            Ok(Ok(observed)) => {
+                let found = differences(exchange, &observed, recording);
+                replayed.push((exchange, observed, recording));
+                found
+            }
+            Ok(Err(error)) => vec![format!("{error:#}")],
+            Err(_) => vec!["the replay panicked".to_owned()],
+        };
+        report.test(&exchange.name, &found);
+    }
+    Ok(replayed)
+}
+
 /// Changes one thing at a time in recordings that passed: none may pass then.
-fn self_test(
-    recording: &Recording,
-    replayed: &[(&Exchange, Observed)],
-) -> Vec<(&'static str, Vec<String>)> {
+fn self_test(foreign: bool, replayed: &[Replayed<'_>]) -> Vec<(&'static str, Vec<String>)> {
     let mut outcome = Vec::new();
-    for (name, change) in recording::CHANGES {
-        let changed: Vec<(Exchange, &Observed)> = replayed
+    for (name, change) in selftest::CHANGES {
+        let missed = |(exchange, observed, recording): &Replayed<'_>| {
+            let changed = change(exchange)?;
+            let passes = differences(&changed, observed, recording).is_empty();
+            Some(passes.then(|| format!("not in {}", exchange.name)))
+        };
+        let changed: Vec<Option<String>> = replayed
             .iter()
-            .filter_map(|(exchange, observed)| Some((change(exchange)?, observed)))
-            .collect();
-        let missed = changed
-            .iter()
-            .filter(|(exchange, observed)| differences(exchange, observed, recording).is_empty())
-            .map(|(exchange, _)| format!("not in {}", exchange.name))
+            .filter_map(|replayed| {
+                let missed = catch_unwind(AssertUnwindSafe(|| missed(replayed)));
+                missed.unwrap_or_else(|_| Some(Some(format!("panicked in {}", replayed.0.name))))
+            })
             .collect();
         if !changed.is_empty() {
-            outcome.push((name, missed));
-        } else if !recording.foreign {
+            outcome.push((name, changed.into_iter().flatten().collect()));
+        } else if !foreign {
             // Another recording may have nothing of the kind; ours has.
             outcome.push((name, vec!["no exchange could be changed so".to_owned()]));
         }
@@ -171,8 +205,10 @@ impl Gateway {
         Ok(Observed {
             frames: self.runner.seen(),
             prepared: self.runner.prepared(),
+            unknown_tokens: self.runner.unknown(),
             upstream: self.upstream.seen(),
             response,
+            port: self.address.port().to_string().into_bytes(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Who the gateway speaks with: a client that sends recorded bytes, a runner and
 //! an upstream that answer them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use postern_wire::ErrorCode;
 use postern_wire::message::Message;
 
 use crate::message::HttpMessage;
-use crate::recording::{Exchange, Frame, PREPARE_CONF, UpstreamAnswer};
+use crate::recording::{Exchange, Frame, PREPARE_CONF, Step, UpstreamAnswer};
 
 /// Longer than any wait of the gateway's at its scale.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,21 +25,20 @@ pub(crate) struct Client;
 
 impl Client {
     /// Everything that comes back until the gateway closes, or, where the request
-    /// does not ask for that, until the answer is whole.
+    /// does not ask for that, until each request has a whole answer.
     pub(crate) fn send(to: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
         let mut stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(request)?;
-        let asked = HttpMessage::parse(request);
+        let asked = HttpMessage::requests(request);
         let head = request.starts_with(b"HEAD ");
-        let closes = asked.is_none_or(|asked| asked.get(b"connection") == Some(b"close"));
+        let closes = asked.last().is_none_or(HttpMessage::closes);
+        let is_whole = |answer: &HttpMessage| head || answer.body().is_some();
         let mut got = Vec::new();
         let mut piece = [0; 65536];
         loop {
-            if !closes
-                && let Some(answer) = HttpMessage::parse(&got)
-                && (head || answer.body().is_some())
-            {
+            let answers = HttpMessage::answers(&got, head);
+            if !closes && answers.len() >= asked.len() && answers.iter().all(is_whole) {
                 return Ok(got);
             }
             match stream.read(&mut piece) {
@@ -56,22 +56,20 @@ pub(crate) struct Runner(Arc<Mutex<Script>>);
 
 #[derive(Default)]
 struct Script {
-    /// What to answer to each frame of the gateway's but prepare-conf.
-    answers: VecDeque<Vec<Frame>>,
-    /// What to answer to prepare-conf, before tokens are made up.
-    tokens: VecDeque<Vec<u8>>,
+    /// What is to come, as it was recorded.
+    steps: VecDeque<Step>,
+    /// Tokens given since the runner disowned all it knew.
+    known: BTreeSet<u32>,
     next_token: u32,
     seen: Vec<Frame>,
     prepared: Vec<Frame>,
+    unknown: Vec<u32>,
 }
 
 impl Runner {
     pub(crate) fn listen(socket: &Path) -> Result<Self> {
         let listener = UnixListener::bind(socket)?;
-        let script = Arc::new(Mutex::new(Script {
-            next_token: 1000,
-            ..Script::default()
-        }));
+        let script = Arc::new(Mutex::new(Script::default()));
         let shared = Arc::clone(&script);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -84,23 +82,7 @@ impl Runner {
 
     /// Learns its part in an exchange.
     pub(crate) fn expect(&self, exchange: &Exchange) {
-        let mut script = self.0.lock().unwrap();
-        script.answers.clear();
-        script.tokens.clear();
-        script.seen.clear();
-        script.prepared.clear();
-        for frame in &exchange.frames {
-            match (frame.from_gateway, frame.kind()) {
-                (true, PREPARE_CONF) => {}
-                (false, PREPARE_CONF) => script.tokens.push_back(frame.bytes.clone()),
-                (true, _) => script.answers.push_back(Vec::new()),
-                (false, _) => {
-                    if let Some(last) = script.answers.back_mut() {
-                        last.push(frame.clone());
-                    }
-                }
-            }
-        }
+        self.0.lock().unwrap().expect(exchange);
     }
 
     /// What the gateway sent since, but for prepare-conf.
@@ -108,9 +90,14 @@ impl Runner {
         self.0.lock().unwrap().seen.clone()
     }
 
-    /// The prepare-conf calls since.
+    /// All prepare-conf calls, those of earlier exchanges too.
     pub(crate) fn prepared(&self) -> Vec<Frame> {
         self.0.lock().unwrap().prepared.clone()
+    }
+
+    /// Tokens in calls since that the runner had not given, or had disowned.
+    pub(crate) fn unknown(&self) -> Vec<u32> {
+        self.0.lock().unwrap().unknown.clone()
     }
 }
 
@@ -126,22 +113,93 @@ fn serve_runner(mut stream: UnixStream, script: &Mutex<Script>) {
 }
 
 impl Script {
+    fn expect(&mut self, exchange: &Exchange) {
+        self.steps = exchange.steps().into();
+        self.seen.clear();
+        self.unknown.clear();
+    }
+
+    /// What to send, and whether the connection ends then. Tokens are the script's
+    /// own, and a gateway may ask for one where the recorded one did not, or need
+    /// none; any other answer to prepare-conf is given as it was recorded.
     fn answer(&mut self, frame: Frame) -> (Vec<u8>, bool) {
-        if frame.kind() == PREPARE_CONF {
-            self.prepared.push(frame);
-            self.next_token += 1;
-            let conf_token = self.next_token;
-            let made_up = || Message::PrepareConfResp { conf_token }.encode().unwrap();
-            return (self.tokens.pop_front().unwrap_or_else(made_up), false);
+        let prepares = frame.kind() == PREPARE_CONF;
+        while !prepares && self.steps.front().is_some_and(Step::prepares) {
+            self.steps.pop_front();
         }
-        self.seen.push(frame);
-        let answers = self.answers.pop_front().unwrap_or_default();
+        let step = self
+            .steps
+            .front()
+            .filter(|step| step.prepares() == prepares);
+        let recorded = step.map(|step| step.answers.clone());
+        if recorded.is_some() {
+            self.steps.pop_front();
+        }
+        let answers = if prepares {
+            self.prepared.push(frame);
+            let other = recorded.filter(|answers| !answers.iter().any(Frame::gives_token));
+            other.unwrap_or_else(|| vec![self.token()])
+        } else {
+            self.unknown
+                .extend(token_of(&frame).filter(|token| !self.known.contains(token)));
+            self.seen.push(frame);
+            recorded.unwrap_or_default()
+        };
+        if answers.iter().any(disowns_tokens) {
+            self.known.clear();
+        }
         let closes = answers.last().is_none_or(|last| !last.is_whole());
         (
             answers.into_iter().flat_map(|frame| frame.bytes).collect(),
             closes,
         )
     }
+
+    fn token(&mut self) -> Frame {
+        self.next_token += 1;
+        self.known.insert(self.next_token);
+        let answer = Message::PrepareConfResp {
+            conf_token: self.next_token,
+        };
+        Frame {
+            from_gateway: false,
+            bytes: answer.encode().unwrap(),
+        }
+    }
+}
+
+/// The token in a call; none in what is no call.
+fn token_of(frame: &Frame) -> Option<u32> {
+    match frame.message()? {
+        Message::HttpReqCallReq(call) => Some(call.conf_token),
+        Message::HttpRespCallReq(call) => Some(call.conf_token),
+        _ => None,
+    }
+}
+
+fn disowns_tokens(frame: &Frame) -> bool {
+    frame.message() == Some(Message::Err(ErrorCode::ConfTokenNotFound))
+}
+
+/// Plays a gateway that goes on with a token after the runner has disowned it;
+/// the tokens that the script objects to.
+pub(crate) fn disowned(exchange: &Exchange) -> Vec<u32> {
+    let mut script = Script::default();
+    script.expect(exchange);
+    let frames = exchange.frames.iter();
+    let mut asked = frames.filter(|frame| frame.from_gateway).cloned();
+    let prepare = asked.find(|frame| frame.kind() == PREPARE_CONF);
+    script.answer(prepare.unwrap());
+    let conf_token = script.next_token;
+    for mut call in asked.filter(|frame| frame.kind() != PREPARE_CONF) {
+        let Some(Message::HttpReqCallReq(mut message)) = call.message() else {
+            continue;
+        };
+        message.conf_token = conf_token;
+        call.bytes = Message::HttpReqCallReq(message).encode().unwrap();
+        script.answer(call);
+    }
+    script.unknown
 }
 
 fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
@@ -205,7 +263,7 @@ fn serve_upstream(mut stream: TcpStream, answer: &UpstreamAnswer, kept: &Mutex<V
     }
     let to_head = got.starts_with(b"HEAD ");
     kept.lock().unwrap().push(got);
-    let _gateway_left = stream.write_all(&answer.head);
+    let _gateway_left = stream.write_all(&answer.head());
     if !to_head {
         let _gateway_left = stream.write_all(&answer.body);
     }

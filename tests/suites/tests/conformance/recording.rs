@@ -1,4 +1,4 @@
-//! The recording, and the ways in which the self-test spoils it.
+//! The recording.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use postern_wire::frame::HEADER_LEN;
+use postern_wire::message::Message;
+use postern_wire::{FrameType, Side};
+
+use crate::message::HttpMessage;
 
 /// A file of exchanges.
 pub(crate) struct Recording {
@@ -15,12 +19,16 @@ pub(crate) struct Recording {
     pub(crate) foreign: bool,
     pub(crate) upstream_answer: UpstreamAnswer,
     pub(crate) exchanges: Vec<Exchange>,
+    /// The port that the gateway listened on, if it shows anywhere.
+    pub(crate) port: Option<Vec<u8>>,
 }
 
 /// What the upstream answered to every request.
 #[derive(Clone)]
 pub(crate) struct UpstreamAnswer {
-    pub(crate) head: Vec<u8>,
+    pub(crate) status: u16,
+    /// The lines of its headers.
+    pub(crate) headers: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -50,6 +58,22 @@ impl Frame {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()
     }
 
+    /// The message, if it is whole and one of this side's.
+    pub(crate) fn message(&self) -> Option<Message> {
+        let kind = FrameType::try_from(self.kind()).ok()?;
+        let side = if self.from_gateway {
+            Side::Gateway
+        } else {
+            Side::Runner
+        };
+        Message::decode(side, kind, self.body()).ok()
+    }
+
+    /// Whether it is the answer to prepare-conf that a gateway hopes for.
+    pub(crate) fn gives_token(&self) -> bool {
+        matches!(self.message(), Some(Message::PrepareConfResp { .. }))
+    }
+
     /// Whether as many bytes are there as the header says.
     pub(crate) fn is_whole(&self) -> bool {
         match *self.bytes.as_slice() {
@@ -58,6 +82,19 @@ impl Frame {
             }
             _ => false,
         }
+    }
+}
+
+/// A frame of the gateway's and what it led to.
+pub(crate) struct Step {
+    /// The frame's type.
+    pub(crate) kind: u8,
+    pub(crate) answers: Vec<Frame>,
+}
+
+impl Step {
+    pub(crate) fn prepares(&self) -> bool {
+        self.kind == PREPARE_CONF
     }
 }
 
@@ -86,37 +123,63 @@ impl Recording {
             .as_array()
             .context("exchanges is no list")?;
         ensure!(!exchanges.is_empty(), "there are no exchanges");
+        let exchanges = exchanges.iter().map(|exchange| {
+            let name = exchange["name"].as_str().unwrap_or("?");
+            Exchange::read(exchange).with_context(|| format!("exchange {name}"))
+        });
+        let exchanges = exchanges.collect::<Result<Vec<_>>>()?;
         Ok(Self {
             foreign: std::env::var_os("GOLDEN").is_some(),
             upstream_answer: UpstreamAnswer::read(&file["upstream_answer"])?,
-            exchanges: exchanges
-                .iter()
-                .map(|exchange| {
-                    let name = exchange["name"].as_str().unwrap_or("?");
-                    Exchange::read(exchange).with_context(|| format!("exchange {name}"))
-                })
-                .collect::<Result<_>>()?,
+            port: exchanges.iter().find_map(port),
+            exchanges,
         })
     }
+}
+
+/// What the gateway says of its port where the client named none.
+fn port(exchange: &Exchange) -> Option<Vec<u8>> {
+    let calls = exchange.frames.iter().filter(|frame| frame.from_gateway);
+    let headers = calls.filter_map(|frame| match frame.message()? {
+        Message::HttpReqCallReq(call) => Some(call.headers),
+        _ => None,
+    });
+    let told = headers
+        .flatten()
+        .find(|header| header.is("x-forwarded-port"));
+    let upstream = exchange.upstream.as_deref().and_then(HttpMessage::parse);
+    let sent = || Some(upstream?.get(b"x-forwarded-port")?.to_vec());
+    let port = told.and_then(|header| header.value).or_else(sent);
+    port.filter(|_| !exchange.names_port())
 }
 
 impl UpstreamAnswer {
     fn read(value: &Value) -> Result<Self> {
         let status = value["status"].as_u64().context("upstream_answer.status")?;
-        let reason = if status == 200 { "OK" } else { "Recorded" };
-        let mut head = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
+        let status = u16::try_from(status).context("upstream_answer.status")?;
+        let mut headers = Vec::new();
         for header in value["headers"]
             .as_array()
             .context("upstream_answer.headers")?
         {
-            head.extend(latin1(&header[0])?);
-            head.extend_from_slice(b": ");
-            head.extend(latin1(&header[1])?);
-            head.extend_from_slice(b"\r\n");
+            headers.extend(latin1(&header[0])?);
+            headers.extend_from_slice(b": ");
+            headers.extend(latin1(&header[1])?);
+            headers.extend_from_slice(b"\r\n");
         }
-        head.extend_from_slice(b"\r\n");
         let body = latin1(&value["body"])?;
-        Ok(Self { head, body })
+        Ok(Self {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// The reason was not recorded: where it shows, `compare` leaves it out.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let reason = if self.status == 200 { "OK" } else { "Recorded" };
+        let line = format!("HTTP/1.1 {} {reason}\r\n", self.status);
+        [line.as_bytes(), &self.headers, b"\r\n"].concat()
     }
 }
 
@@ -135,6 +198,41 @@ impl Exchange {
             frames: frames.iter().map(frame).collect::<Result<_>>()?,
             upstream: bytes(&value["upstream"])?,
             response: bytes(&value["response"])?.unwrap_or_default(),
+        })
+    }
+
+    /// The gateway's frames, each with what the runner said to it.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        for frame in &self.frames {
+            if frame.from_gateway {
+                steps.push(Step {
+                    kind: frame.kind(),
+                    answers: Vec::new(),
+                });
+            } else if let Some(step) = steps.last_mut() {
+                step.answers.push(frame.clone());
+            }
+        }
+        steps
+    }
+
+    /// Whether it begins with a configuration that the runner does not take, which
+    /// a gateway shows only while it has no token.
+    pub(crate) fn begins_without_token(&self) -> bool {
+        let steps = self.steps();
+        let begins = steps.first().filter(|step| step.prepares());
+        begins.is_some_and(|step| !step.answers.iter().any(Frame::gives_token))
+    }
+
+    /// Whether the client named a port beside the host: the gateway goes by it.
+    pub(crate) fn names_port(&self) -> bool {
+        let request = HttpMessage::parse(&self.request);
+        let host = request.as_ref().and_then(|request| request.get(b"host"));
+        host.is_some_and(|host| {
+            let port = host.rsplit(|byte| *byte == b':').next().unwrap_or_default();
+            let digits = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+            digits && port.len() < host.len()
         })
     }
 
@@ -161,121 +259,4 @@ fn bytes(value: &Value) -> Result<Option<Vec<u8>>> {
         None => Ok(None),
         Some(text) => Ok(Some(STANDARD.decode(text)?)),
     }
-}
-
-/// A way to spoil an exchange; none where there is nothing to spoil.
-type Change = fn(&Exchange) -> Option<Exchange>;
-
-/// Each must be noticed in every exchange it can be made in.
-pub(crate) const CHANGES: [(&str, Change); 10] = [
-    ("response status", |exchange| {
-        replace_response(exchange, |text| {
-            let digit = text.get_mut(9)?;
-            *digit = if *digit == b'2' { b'5' } else { b'2' };
-            Some(())
-        })
-    }),
-    ("response header", |exchange| {
-        replace_response(exchange, |text| {
-            let at = find(text, b"\r\n")?;
-            text.splice(at..at, b"\r\nX-Spoilt: 1".iter().copied());
-            Some(())
-        })
-    }),
-    ("response body", |exchange| {
-        let plain = !exchange
-            .response
-            .windows(9)
-            .any(|part| part == b"openresty");
-        replace_response(exchange, |text| {
-            let at = find(text, b"\r\n\r\n")? + 4;
-            let body = text.get(at..).filter(|body| plain && !body.is_empty())?;
-            // Inside a chunked body too, letters and quotes are content.
-            let spoil = body
-                .iter()
-                .rposition(|byte| matches!(byte, b'"' | b'}' | b'x'))?;
-            text[at + spoil] = b'~';
-            Some(())
-        })
-    }),
-    ("upstream target", |exchange| {
-        replace_upstream(exchange, |text| {
-            let at = find(text, b" HTTP/1.1")?;
-            text.insert(at, b'x');
-            Some(())
-        })
-    }),
-    ("upstream header", |exchange| {
-        replace_upstream(exchange, |text| {
-            let at = text
-                .windows(6)
-                .position(|part| part.eq_ignore_ascii_case(b"host: "))?;
-            text[at + 6] ^= 1;
-            Some(())
-        })
-    }),
-    ("missing upstream request", |exchange| {
-        let mut changed = exchange.clone();
-        changed.upstream.take()?;
-        Some(changed)
-    }),
-    ("call's path", |exchange| {
-        replace_call(exchange, |call| call.path.push(b'x'))
-    }),
-    ("call's header", |exchange| {
-        replace_call(exchange, |call| {
-            let header = call.headers.iter_mut().find(|header| header.is("host"));
-            header.unwrap().value = Some(b"other".to_vec());
-        })
-    }),
-    ("call's address", |exchange| {
-        replace_call(exchange, |call| call.src_ip[3] ^= 1)
-    }),
-    ("missing call", |exchange| {
-        let mut changed = exchange.clone();
-        let wanted = |frame: &Frame| frame.from_gateway && frame.kind() != PREPARE_CONF;
-        let at = changed.frames.iter().position(wanted)?;
-        changed.frames.remove(at);
-        Some(changed)
-    }),
-];
-
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|part| part == wanted)
-}
-
-fn replace_response(
-    exchange: &Exchange,
-    change: impl Fn(&mut Vec<u8>) -> Option<()>,
-) -> Option<Exchange> {
-    let mut changed = exchange.clone();
-    change(&mut changed.response)?;
-    Some(changed)
-}
-
-fn replace_upstream(
-    exchange: &Exchange,
-    change: impl Fn(&mut Vec<u8>) -> Option<()>,
-) -> Option<Exchange> {
-    let mut changed = exchange.clone();
-    change(changed.upstream.as_mut()?)?;
-    Some(changed)
-}
-
-fn replace_call(
-    exchange: &Exchange,
-    change: impl Fn(&mut postern_wire::message::HttpReqCallReq),
-) -> Option<Exchange> {
-    use postern_wire::message::Message;
-    use postern_wire::{FrameType, Side};
-    let mut changed = exchange.clone();
-    let mut calls = changed.frames.iter_mut();
-    let frame = calls.find(|frame| frame.from_gateway && frame.kind() == 2)?;
-    let decoded = Message::decode(Side::Gateway, FrameType::HttpReqCall, frame.body());
-    let Ok(Message::HttpReqCallReq(mut call)) = decoded else {
-        return None;
-    };
-    change(&mut call);
-    frame.bytes = Message::HttpReqCallReq(call).encode().ok()?;
-    Some(changed)
 }
