@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use postern_harness::api::{Client, headers};
 use postern_harness::http::{Http, Reply};
 use postern_harness::keycloak::Keycloak;
 use postern_harness::services::AUDIENCE;
+use postern_harness::token::unique;
 use postern_harness::wait_for;
 use postern_runner::testkit::request;
 use postern_suites::runner::Runner;
@@ -218,6 +220,44 @@ async fn a_confidential_clients_refresh_token_needs_the_client() -> Result<()> {
         revoke(world, body).await?.expect(answer)?;
     }
     ends(&ada).await
+}
+
+/// What an acknowledged token was signed with is known, whoever names keys that are none.
+#[tokio::test]
+async fn what_is_acknowledged_ends_also_while_keys_are_invented() -> Result<()> {
+    let world = World::shared().await?;
+    let home = world.tenant("invented").await?;
+    let keycloak = Keycloak::shared().await?;
+    let password = home.user(keycloak, "ada", &["tenant_admin"]).await?;
+    let invented = || {
+        let part = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let header = part(json!({"alg": "RS256", "kid": unique()}));
+        let issuer = format!("{}/realms/{}", world.keycloak_url, home.realm);
+        let claims = part(json!({"iss": issuer, "typ": "Bearer", "exp": 4_000_000_000_u32}));
+        revoke(world, json!({"token": format!("{header}.{claims}.c2ln")}))
+    };
+    let replies = try_join_all((0..20).map(|_| invented())).await?;
+    // Who asked Keycloak knows; the others came while it was asked, or just after.
+    let (known, unknown): (Vec<_>, Vec<_>) = replies.iter().partition(|one| one.status == 200);
+    ensure!(!known.is_empty() && !unknown.is_empty(), "{replies:?}");
+    for reply in unknown {
+        reply.refused(503, "BACKEND_UNAVAILABLE")?;
+        assert!(reply.one("retry-after")?.parse::<u32>()? >= 1);
+    }
+
+    keycloak
+        .admin()
+        .await?
+        .rotate_keys(&home.realm, "RS256")
+        .await?;
+    let (tokens, client) = log_in(world, &home, &password).await?;
+    let token = tokens.text_at("/access_token")?;
+    wait_for("a key that was made since", KNOWN, async || {
+        let reply = revoke(world, json!({"token": token})).await?;
+        reply.expect(200).map(drop)
+    })
+    .await?;
+    ends(&client).await
 }
 
 #[tokio::test]
