@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use postern_postgres_url::{Asked, Mode, Place, TlsError};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::errors::Fault;
-use crate::tls::{Asked, Mode, Place, TlsError};
+use crate::handshake;
 
 /// How long a connection may take to be made, with all that is said before it can be used.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ impl Address {
             .keepalives_retries(PROBES);
         Ok(Self {
             config,
-            tls: MakeRustlsConnect::new(tls.client()),
+            tls: MakeRustlsConnect::new(handshake::client(&tls)),
         })
     }
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use postern_common::Failure;
 use postern_contract::{Code, Detail};
+use postern_postgres_url::complaint;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::catalog::Table;
-use crate::tls;
 
 /// Why a statement or a connection failed.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn described(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
         return format!("{}: {}", said.code().code(), said.message());
     }
-    tls::complaint(error).unwrap_or_else(|| match error.source() {
+    complaint(error).unwrap_or_else(|| match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     })

@@ -11,7 +11,7 @@
 //! | [`execute`] | the statement → PostgreSQL, as the workspace's role, with its record |
 //! | [`errors`] | what PostgreSQL refuses → what the client is told |
 //! | `rows`, `tables`, `rpc` | the routes, a function each |
-//! | [`address`], [`tls`] | where a PostgreSQL is, and how it is spoken to |
+//! | [`address`], `handshake` | where a PostgreSQL is, and how it is spoken to |
 //! | [`cluster`] | what the data cluster needs besides workspaces; changes of schemas |
 
 mod address;
@@ -21,13 +21,13 @@ mod define;
 mod errors;
 mod execute;
 mod family;
+mod handshake;
 mod parse;
 mod plan;
 mod rows;
 mod rpc;
 mod sql;
 mod tables;
-pub mod tls;
 
 pub use address::{Address, AddressError};
 pub use execute::Bounds;

@@ -22,7 +22,8 @@ use postern_mongo::Mongo;
 use postern_platform::directory::{DirectoryService, Feed};
 use postern_platform::provisioning::{Backend, PostgresBackend, Provisioning};
 use postern_platform::{Platform, Probe};
-use postern_postgres::{Postgres, cluster, tls};
+use postern_postgres::{Postgres, cluster};
+use postern_postgres_url::complaint;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -372,7 +373,7 @@ async fn connect(config: &Config) -> Result<PgPool> {
     let (pool, options) = config.database.connect(None).context("database")?;
     let connected = pool.connect_with(options).await;
     let pool = connected
-        .map_err(|error| match tls::complaint(&error) {
+        .map_err(|error| match complaint(&error) {
             Some(complaint) => anyhow::anyhow!(complaint),
             None => error.into(),
         })

@@ -15,6 +15,7 @@ mod redis;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_postgres_url::complaint;
 use postern_redis::{Authority, Servers};
 use sqlx::postgres::PgPool;
 
@@ -65,7 +66,7 @@ pub enum Claim {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// The connection broke, or `PostgreSQL` refused.
-    #[error("the claim store failed: {0}")]
+    #[error("the claim store failed: {}", told(.0))]
     Postgres(#[from] sqlx::Error),
     /// The connection broke, or Redis refused.
     #[error("the claim store failed: {0}")]
@@ -81,12 +82,22 @@ pub enum ClaimError {
     NoRandomness,
 }
 
+fn told(error: &sqlx::Error) -> String {
+    complaint(error).unwrap_or_else(|| error.to_string())
+}
+
 /// Why a URL names no claim store. Never shows the URL: it may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is none of postgres://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT, rediss://, redis-cluster://HOST:PORT,HOST:PORT and rediss-cluster://"
-)]
-pub struct UrlError;
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// No form of ours.
+    #[error(
+        "is none of postgres://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT, rediss://, redis-cluster://HOST:PORT,HOST:PORT and rediss-cluster://"
+    )]
+    Form,
+    /// A `PostgreSQL` that cannot be spoken to as it says.
+    #[error(transparent)]
+    Postgres(#[from] postern_postgres_url::UrlError),
+}
 
 /// The claims of one deployment. Clones share connections and the breaker.
 #[derive(Clone, Debug)]
@@ -110,7 +121,7 @@ impl ClaimStore {
     /// As [`Self::connect_trusting`], over TLS with whom the system trusts.
     ///
     /// # Errors
-    /// When the URL is none of ours.
+    /// As there.
     pub fn connect(url: &str, connections: u32, patience: Duration) -> Result<Self, UrlError> {
         Self::connect_trusting(url, None, connections, patience)
     }
@@ -122,20 +133,20 @@ impl ClaimStore {
     /// runtime.
     ///
     /// # Errors
-    /// When the URL is none of these.
+    /// When the URL is none of these, or its TLS cannot be had.
     pub fn connect_trusting(
         url: &str,
         authority: Option<&Authority>,
         connections: u32,
         patience: Duration,
     ) -> Result<Self, UrlError> {
-        let scheme = url.split_once("://").ok_or(UrlError)?.0;
+        let scheme = url.split_once("://").ok_or(UrlError::Form)?.0;
         let store = match scheme {
             "postgres" | "postgresql" => {
                 Store::Postgres(Postgres::connect(url, connections, patience)?)
             }
             _ => {
-                let servers = Servers::new(url, authority, patience).map_err(|_| UrlError)?;
+                let servers = Servers::new(url, authority, patience).map_err(|_| UrlError::Form)?;
                 Store::Redis(Box::new(Redis::new(servers)))
             }
         };

@@ -248,6 +248,56 @@ fn check_of_what_is_fine_says_so() {
     assert!(text(&output.stdout).contains("1 confs with 1 plugins, all can be served"));
 }
 
+/// A claim store that cannot be spoken to as its URL says is a mistake of the file.
+#[test]
+fn check_tells_of_claims_that_cannot_be_used() {
+    let place = Place::new();
+    let file = |name: &str| place.config().with_file_name(name);
+    std::fs::write(file("apisix.yaml"), "routes: []\n").unwrap();
+    let key = "k1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+    std::fs::write(file("outcome.keys"), key).unwrap();
+    let checked = |url: &str| {
+        place.configure(&format!(
+            "plugins: {{idempotency: {{claims: {{url: \"{url}\"}}, outcomeKeyFile: \"{}\"}}}}",
+            file("outcome.keys").display()
+        ));
+        let mut command = place.command();
+        command
+            .arg("check")
+            .arg(file("apisix.yaml"))
+            .output()
+            .unwrap()
+    };
+    for (query, part) in [
+        (
+            "sslmode=allow",
+            "sslmode is disable, prefer, require, verify-ca or verify-full, not \"allow\"",
+        ),
+        (
+            "sslmode=verify-ca",
+            "sslmode=verify-ca needs sslrootcert=FILE",
+        ),
+        (
+            "sslmode=require&sslrootcert=system",
+            "sslmode=require with sslrootcert=system verifies nothing",
+        ),
+        (
+            "sslmode=verify-full&sslrootcert=/no/such",
+            "sslrootcert: cannot read /no/such",
+        ),
+    ] {
+        let output = checked(&format!("postgres://u:hunter2@db.example.com/d?{query}"));
+        is_one_line(
+            &output,
+            2,
+            &format!("plugins.idempotency.claims: url: {part}"),
+        );
+        assert!(!text(&output.stderr).contains("hunter2"));
+    }
+    let output = checked("postgres://u:hunter2@db.example.com/d?sslmode=require");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
 #[test]
 fn check_of_what_has_no_routes_says_so() {
     let place = Place::new();

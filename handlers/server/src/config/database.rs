@@ -4,12 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use postern_postgres::tls::{Asked, Mode, Place};
+use postern_postgres_url::options;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// A PostgreSQL database and how it is used.
 #[derive(Debug, Deserialize)]
@@ -56,7 +54,7 @@ impl Database {
             None => self.url()?,
         };
         let statement = format!("{}ms", self.statement_ms);
-        let options = options(&url)?.application_name("postern-handlers");
+        let options = options(url.expose_secret())?.application_name("postern-handlers");
         // Poolers refuse start-up options. Transactions set their own bounds anyway,
         // and reads have the request's.
         let options = if self.pooler {
@@ -77,41 +75,6 @@ impl Database {
         let url = std::env::var("DATABASE_URL").map(SecretString::from);
         url.context("there is no url, no urlFile, and no DATABASE_URL in the environment")
     }
-}
-
-/// How a URL says to connect, over TLS as in the data handlers.
-fn options(url: &SecretString) -> Result<PgConnectOptions> {
-    let (asked, url) = Asked::take(url.expose_secret())?;
-    let options: PgConnectOptions = url
-        .parse()
-        .map_err(|_| anyhow::anyhow!("not of the form postgres://USER@HOST/DATABASE"))?;
-    let place = match options.get_socket() {
-        Some(_) => Place::Socket,
-        None => Place::of(options.get_host()),
-    };
-    let tls = asked.at(place)?;
-    Ok(match tls.mode() {
-        Mode::Disable => options.ssl_mode(PgSslMode::Disable),
-        Mode::Prefer => options.ssl_mode(PgSslMode::Prefer),
-        Mode::Require => options.ssl_mode(PgSslMode::Require),
-        // This driver trusts public authorities besides, whose certificates anybody can have
-        // for a name of his own.
-        Mode::VerifyCa => bail!(
-            "sslmode=verify-ca (which require with sslrootcert is) is for postgres.url alone: \
-             here it has to be verify-full"
-        ),
-        Mode::VerifyFull => options
-            .ssl_mode(PgSslMode::VerifyFull)
-            .ssl_root_cert_from_pem(pem(tls.trusted())),
-    })
-}
-
-fn pem(certificates: &[impl AsRef<[u8]>]) -> Vec<u8> {
-    let encoded = |one: &_| {
-        let text = STANDARD.encode(AsRef::<[u8]>::as_ref(one));
-        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
-    };
-    certificates.iter().map(encoded).collect::<String>().into()
 }
 
 /// A secret given in the file or beside it.

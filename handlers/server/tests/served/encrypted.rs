@@ -53,40 +53,58 @@ async fn a_control_plane_over_tls() {
         .unwrap();
     drop(serving);
 
-    for (name, url, what) in [
+    for (name, store, url, what) in [
+        (
+            "claims",
+            "claims",
+            format!("{url}?{}", by("require", &unknown)),
+            "claims.url: sslmode=verify-ca (which require with sslrootcert is) is for postgres.url alone",
+        ),
+        (
+            "claims-file",
+            "claims",
+            format!("{url}?sslrootcert=/no/such"),
+            "claims.url: sslrootcert: cannot read /no/such",
+        ),
         (
             "clear",
+            "database",
             format!("{}?sslmode=require", deployment.database),
             "database: cannot connect: the server speaks no TLS",
         ),
         (
             "stranger",
+            "database",
             format!("{url}?{}", by("verify-full", &unknown)),
             "database: cannot connect: the server's certificate is vouched for by nobody trusted here",
         ),
         (
             "name",
+            "database",
             format!("{elsewhere}?{}", by("verify-full", &known)),
             "database: cannot connect: the server's certificate is for another name than the URL's",
         ),
         (
             "weak",
+            "database",
             format!("{url}?{}", by("require", &known)),
             "database: sslmode=verify-ca (which require with sslrootcert is) is for postgres.url alone",
         ),
         (
             "mode",
+            "database",
             format!("{url}?sslmode=allow"),
             "database: sslmode is disable, prefer, require, verify-ca or verify-full, not \"allow\"",
         ),
         (
             "file",
+            "database",
             format!("{url}?sslrootcert=/no/such"),
             "database: sslrootcert: cannot read /no/such",
         ),
     ] {
         let ports = [Port::free().unwrap(), Port::free().unwrap()];
-        let config = deployment.config(name, &ports, &json!({"database": {"url": url}}));
+        let config = deployment.config(name, &ports, &json!({store: {"url": url}}));
         let (code, printed) = fails(binary().arg("--config").arg(&config));
         assert_eq!(code, Some(1), "{printed}");
         let mut lines = printed.lines().filter(|line| !line.starts_with('{'));

@@ -1,15 +1,12 @@
 //! Claims in `PostgreSQL`, an unlogged table.
 
-use std::net::IpAddr;
-use std::str::FromStr as _;
 use std::time::Duration;
 
+use postern_postgres_url::options;
 use sqlx::FromRow as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, PgSslMode,
-};
+use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 
 use super::{Claim, ClaimError, Holder, LEASE, SCHEMA, UrlError};
@@ -230,48 +227,5 @@ fn interval(duration: Duration) -> PgInterval {
         months: 0,
         days: 0,
         microseconds,
-    }
-}
-
-/// How a URL says to connect. Where it says nothing of TLS, a server on another machine has
-/// to prove its name: the driver's own default would take anybody.
-fn options(url: &str) -> Result<PgConnectOptions, UrlError> {
-    let options = PgConnectOptions::from_str(url).map_err(|_| UrlError)?;
-    let host = options.get_host().trim_matches(['[', ']']);
-    let here = options.get_socket().is_some()
-        || host == "localhost"
-        || host
-            .parse()
-            .is_ok_and(|address: IpAddr| address.is_loopback());
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let said = query
-        .split('&')
-        .any(|pair| pair.starts_with("sslmode=") || pair.starts_with("ssl-mode="));
-    Ok(match here || said {
-        true => options,
-        false => options.ssl_mode(PgSslMode::VerifyFull),
-    })
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_machine_proves_its_name_unless_the_url_says_otherwise() {
-        for (url, verified) in [
-            ("postgres://u@localhost/d", false),
-            ("postgres://u@127.0.0.1/d", false),
-            ("postgres://u@[::1]/d", false),
-            ("postgres://u@%2Frun%2Fpostgresql/d", false),
-            ("postgres://u@db.example.com/d", true),
-            ("postgres://u@10.0.0.1/d?sslrootcert=/f", true),
-            ("postgres://u@10.0.0.1/d?sslmode=disable", false),
-            ("postgres://u:sslmode=@h/d", true),
-        ] {
-            let mode = options(url).unwrap().get_ssl_mode();
-            assert_eq!(matches!(mode, PgSslMode::VerifyFull), verified, "{url}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! How a PostgreSQL is spoken to: what its URL says of TLS, in libpq's words.
+//! What a URL says of TLS, in libpq's words, and what is done about it.
 //!
 //! | `sslmode` | TLS | the server's certificate |
 //! |---|---|---|
@@ -12,9 +12,6 @@
 //! unnoticed. So that is for this machine alone: another one is verified in full unless its
 //! URL says otherwise. A Unix socket never carries TLS.
 
-mod complaint;
-mod handshake;
-
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,8 +20,6 @@ use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-
-pub use complaint::complaint;
 
 /// Whom the system trusts, as libpq names them.
 const SYSTEM: &str = "system";
@@ -242,7 +237,6 @@ mod tests {
         let tls = asked.at(place).map_err(|error| error.to_string())?;
         let verifies = matches!(tls.mode, Mode::VerifyCa | Mode::VerifyFull);
         assert_eq!(tls.trusted().is_empty(), !verifies, "{query}");
-        tls.client();
         Ok(tls.mode)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postern_postgres_url::{Mode, Tls};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -10,42 +11,37 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::{Mode, Tls};
-
-impl Tls {
-    pub(crate) fn client(&self) -> ClientConfig {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        #[expect(clippy::expect_used, reason = "the provider is a fixed one")]
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("aws-lc has both versions");
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(self.trusted.iter().cloned());
-        let lenient = |chain| {
-            Arc::new(Lenient {
-                chain,
-                provider: Arc::clone(&provider),
-            })
-        };
-        match self.mode {
-            Mode::Disable | Mode::VerifyFull => builder.with_root_certificates(roots),
-            Mode::Prefer | Mode::Require => builder
+/// As the URL's TLS was decided.
+pub(crate) fn client(tls: &Tls) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    #[expect(clippy::expect_used, reason = "the provider is a fixed one")]
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc has both versions");
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(tls.trusted().iter().cloned());
+    let lenient = |chain| {
+        Arc::new(Lenient {
+            chain,
+            provider: Arc::clone(&provider),
+        })
+    };
+    match tls.mode() {
+        Mode::Disable | Mode::VerifyFull => builder.with_root_certificates(roots),
+        Mode::Prefer | Mode::Require => builder
+            .dangerous()
+            .with_custom_certificate_verifier(lenient(None)),
+        Mode::VerifyCa => {
+            let chain =
+                WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+            #[expect(clippy::expect_used, reason = "what was read holds one")]
+            let chain = chain.build().expect("there is a certificate");
+            builder
                 .dangerous()
-                .with_custom_certificate_verifier(lenient(None)),
-            Mode::VerifyCa => {
-                let chain = WebPkiServerVerifier::builder_with_provider(
-                    roots.into(),
-                    Arc::clone(&provider),
-                );
-                #[expect(clippy::expect_used, reason = "what was read holds one")]
-                let chain = chain.build().expect("there is a certificate");
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(lenient(Some(chain)))
-            }
+                .with_custom_certificate_verifier(lenient(Some(chain)))
         }
-        .with_no_client_auth()
     }
+    .with_no_client_auth()
 }
 
 /// Takes anybody, or with a chain whomever it leads to, whatever the name.
