@@ -38,7 +38,7 @@ const HEAD: [u8; HEADER_LEN + 88] = [
     8, 0, 8, 0, 4, 0, 0, 0,
 ];
 
-/// The vtables of entries without a name, which only tests write.
+/// The vtables of entries without a name, with a value and without.
 const NAMELESS: [u8; 8] = [8, 0, 8, 0, 0, 0, 4, 0];
 const EMPTY: [u8; 8] = [8, 0, 4, 0, 0, 0, 0, 0];
 
@@ -137,37 +137,44 @@ impl Writing<'_> {
         let mut distance = self.0.len();
         self.0.resize(distance + 4 * entries.len(), 0);
         for entry in entries {
-            let (name, value) = (entry.name(), entry.value());
-            let vtable = match (name, value) {
-                (Some(_), Some(_)) => WITH_VALUE,
-                (Some(_), None) => WITHOUT_VALUE,
-                (None, _) => self.nameless(value.is_some()),
+            let Some(name) = entry.name() else {
+                self.nameless(distance, entry.value())?;
+                distance += 4;
+                continue;
             };
             self.lead(distance);
             distance += 4;
             let at = self.0.len();
+            let vtable = match entry.value() {
+                Some(_) => WITH_VALUE,
+                None => WITHOUT_VALUE,
+            };
             self.number(at - vtable);
-            let mut field = at + 4;
-            let fields = usize::from(name.is_some()) + usize::from(value.is_some());
-            self.0.resize(field + 4 * fields, 0);
-            if let Some(name) = name {
-                self.lead(field);
-                field += 4;
-                self.text(name)?;
+            self.number(0);
+            if entry.value().is_some() {
+                self.number(0);
             }
-            if let Some(value) = value {
-                self.lead(field);
+            self.lead(at + 4);
+            self.text(name)?;
+            if let Some(value) = entry.value() {
+                self.lead(at + 8);
                 self.text(value)?;
             }
         }
         Ok(())
     }
 
-    /// The vtable of an entry without a name, in front of it.
-    fn nameless(&mut self, value: bool) -> usize {
-        let at = self.0.len();
-        let vtable = if value { NAMELESS } else { EMPTY };
+    /// An entry without a name, which only tests write: its vtable, then itself.
+    #[cold]
+    fn nameless(&mut self, distance: usize, value: Option<&[u8]>) -> Result<(), TooLarge> {
+        let vtable = if value.is_some() { NAMELESS } else { EMPTY };
         self.0.extend_from_slice(&vtable);
-        at
+        self.lead(distance);
+        self.number(vtable.len());
+        if let Some(value) = value {
+            self.number(4);
+            self.text(value)?;
+        }
+        Ok(())
     }
 }

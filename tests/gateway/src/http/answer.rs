@@ -131,6 +131,10 @@ impl Answer {
             .map(|byte| if *byte == b'_' { b'-' } else { *byte })
             .collect();
         let name = escape(&name, Escape::HeaderName);
+        if name.is_empty() {
+            // Its hash is 0, nginx's sign for a header that is not to be sent.
+            return Ok(());
+        }
         let value = escape(value.unwrap_or_default(), Escape::HeaderValue);
         if same(&name, b"content-type") {
             self.type_chosen = true;
@@ -407,6 +411,7 @@ mod tests {
         answer.add(b"location", Some(b"http://h/3")).unwrap();
         answer.set(b"x-null", None).unwrap();
         answer.set(b"x-inj", Some(b"a\r\nb")).unwrap();
+        answer.set(b"", Some(b"nameless")).unwrap();
         answer.set(b"x-null-again", Some(b"1")).unwrap();
         answer.add(b"x-null-again", None).unwrap();
         assert!(answer.set(b"content-length", Some(b"many")).is_err());

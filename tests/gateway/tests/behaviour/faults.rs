@@ -77,6 +77,14 @@ fn a_name_that_is_not_there_makes_lua_throw_when_its_turn_comes() {
 }
 
 #[test]
+fn a_header_with_an_empty_name_is_not_sent() {
+    let (answer, _) = answered(super::stop(200, &[("", "1"), ("X-A", "2")], "body"));
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\nx-a: 2\r\n"), "{answer}");
+    assert!(!answer.contains("\r\n: "), "{answer}");
+}
+
+#[test]
 fn a_question_without_what_it_is_about_makes_lua_throw() {
     for broken in [Info::Var(None), Info::Bare(1), Info::Bare(2)] {
         let (answer, quiet) = answered(Message::ExtraInfoReq(broken));
