@@ -40,13 +40,16 @@ pub(crate) async fn set(app: Arc<Auth>, mut call: Call) -> Result<Reply, Failure
     let roles = roles.ok_or_else(|| Failure::internal("a field that was read is missing"))?;
     let id = call.param("userId").to_owned();
     let mut changes = json!({"realm": realm.name, "userId": id, "roles": roles});
-    match pin {
-        Patch::Keep => {}
-        Patch::Remove => changes[PIN_FIELD] = Value::Null,
+    let named = match pin {
+        Patch::Keep => None,
+        Patch::Remove => Some(Value::Null),
         Patch::Set(pin) => {
             app.named_workspace(&realm, pin).await?;
-            changes[PIN_FIELD] = json!(pin);
+            Some(json!(pin))
         }
+    };
+    if let (Some(pin), Some(changes)) = (named, changes.as_object_mut()) {
+        changes.insert(PIN_FIELD.into(), pin);
     }
     let keyed = call.keyed(&body)?;
     let (own, of, given) = (Arc::clone(&app), realm.clone(), Given { roles, pin });
