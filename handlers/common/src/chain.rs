@@ -126,7 +126,11 @@ impl Chain {
             .unwrap_or_else(|panic| Err(Failure::Panicked(telemetry::panic_message(&*panic))));
         let reply = match result {
             // A digest over what is not there yet cannot stand in front of it.
-            Ok(reply) if is_read(&method) && reply.status == StatusCode::OK && reply.is_whole() => {
+            Ok(reply)
+                if is_read(&method)
+                    && matches!(reply.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+                    && reply.is_whole() =>
+            {
                 etag::conditional(reply, &conditions)
             }
             Ok(reply) => reply,

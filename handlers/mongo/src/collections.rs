@@ -71,6 +71,27 @@ pub(crate) async fn list(app: Arc<Mongo>, call: Call) -> Result<Reply, Failure> 
     page.answer(rows, &app.cursors, &label, name)
 }
 
+/// `GET collections/:col`: as it was made, and what its operator has added.
+pub(crate) async fn get(app: Arc<Mongo>, call: Call) -> Result<Reply, Failure> {
+    let place = app.place(&call)?;
+    let collection = place.collection(&call)?;
+    call.query()?.finish()?;
+    let found = place.need(collection.name()).await?;
+    let indexes = collection.list_indexes().await.map_err(failure)?;
+    let indexes: Vec<IndexModel> = indexes.try_collect().await.map_err(failure)?;
+    let indexes = indexes.iter().map(Index::of);
+    // Every collection has the one of `_id`.
+    let indexes = indexes.filter(|index| !index.keys.keys().eq(["_id"]));
+    Reply::json(
+        StatusCode::OK,
+        &json!({
+            "name": found.name,
+            "validator": found.options.validator.as_ref().map(validator::shown),
+            "indexes": indexes.map(|index| index.shown()).collect::<Vec<_>>(),
+        }),
+    )
+}
+
 /// What is to be done to a collection, under a key.
 struct Step {
     app: Arc<Mongo>,
@@ -282,25 +303,43 @@ impl Drop {
         let id = self.id().await?;
         let turn = turn(app, place).await?;
         app.known.remove(&place.database, name).await;
-        let view = format!("{VIEWS}{name}");
-        let view = place.database.collection::<Document>(&view);
-        view.drop().await.map_err(failure)?;
-        let drop = doc! { "drop": name, "collectionUUID": id, "writeConcern": { "w": "majority", "j": true } };
+        self.remove(doc! { "drop": name, "collectionUUID": id })
+            .await?;
+        // Once more: an insert meanwhile may have found it there.
+        app.known.remove(&place.database, name).await;
+        // What credentials read: not where others have made the collection anew.
+        if !place.has(name).await? {
+            let view = format!("{VIEWS}{name}");
+            self.remove(doc! { "drop": view }).await?;
+        }
+        turn.used(used(app, place).await?).await;
+        Reply::json(StatusCode::OK, &json!({ "deleted": 1 }))
+    }
+
+    /// Drops, in an operation's time: it waits for every transaction on the collection, and
+    /// others wait for this turn.
+    async fn remove(&self, mut drop: Document) -> Result<(), Failure> {
+        let place = &self.0.place;
+        let time = i64::try_from(place.max_time.as_millis()).unwrap_or(i64::MAX);
+        drop.insert("maxTimeMS", time);
+        drop.insert("writeConcern", doc! { "w": "majority", "j": true });
         match place.database.run_command(drop).await {
             // It is gone, by this key's hand or another's.
-            Err(error) if !number(&error).is_some_and(|code| GONE.contains(&code)) => {
-                return Err(failure(error));
+            Err(error) if number(&error).is_some_and(|code| GONE.contains(&code)) => Ok(()),
+            Err(error) => {
+                let why = failure(error);
+                if why.code() != Code::StatementTimeout {
+                    return Err(why);
+                }
+                let message = "changes of the collection are under way and take long; retry with the same Idempotency-Key";
+                Err(Failure::new(Code::StatementTimeout, message))
             }
             Ok(answer) if answer.contains_key("writeConcernError") => {
                 let message = "whether the collection is gone for good is not known; retry with the same Idempotency-Key";
-                return Err(Failure::new(Code::BackendUnavailable, message));
+                Err(Failure::new(Code::BackendUnavailable, message))
             }
-            _ => {}
+            Ok(_) => Ok(()),
         }
-        // Once more: an insert meanwhile may have found it there.
-        app.known.remove(&place.database, name).await;
-        turn.used(used(app, place).await?).await;
-        Reply::json(StatusCode::OK, &json!({ "deleted": 1 }))
     }
 
     /// The server's id of the collection that the key drops: of the one that was there first.

@@ -103,6 +103,7 @@ impl Mongo {
     pub fn router(self: &Arc<Self>) -> Router {
         Router::default()
             .route("mongo.collections.list", self, collections::list)
+            .route("mongo.collections.get", self, collections::get)
             .route("mongo.collections.create", self, collections::create)
             .route("mongo.collections.drop", self, collections::drop)
             .route("mongo.documents.list", self, documents::list)

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
+use mongodb::IndexModel;
 use serde_json::Value;
 
 use crate::wall::{At, Budget, Refused, TENANT, WORKSPACE, field_path, take_schema};
@@ -221,6 +222,18 @@ impl Index {
             .iter()
             .map(|(path, direction)| format!("{path}_{direction}"));
         keys.collect::<Vec<_>>().join("_")
+    }
+
+    /// One that is there.
+    pub(crate) fn of(model: &IndexModel) -> Self {
+        let options = model.options.as_ref();
+        let is = |flag: Option<bool>| flag.unwrap_or_default();
+        Self {
+            keys: model.keys.clone(),
+            unique: is(options.and_then(|options| options.unique)),
+            sparse: is(options.and_then(|options| options.sparse)),
+            expire_after: options.and_then(|options| options.expire_after),
+        }
     }
 
     pub(crate) fn shown(&self) -> Value {

@@ -341,6 +341,11 @@ fn duplicate(said: &DbError, doing: Doing<'_>) -> Failure {
     Failure::new(Code::DuplicateKey, message)
 }
 
+/// Whether rows that refer to it are in the way, told in English: a table may refer to itself.
+fn is_referred_to(said: &DbError) -> bool {
+    said.message().starts_with("update or delete on table")
+}
+
 /// A reference of this table points nowhere, or one of another table points here.
 fn reference(said: &DbError, doing: Doing<'_>) -> Failure {
     let own = doing.table.and_then(|table| {
@@ -352,7 +357,7 @@ fn reference(said: &DbError, doing: Doing<'_>) -> Failure {
         Some((table, reference))
     });
     match own {
-        Some((table, reference)) if !doing.removes => {
+        Some((table, reference)) if !doing.removes && !is_referred_to(said) => {
             let columns: Vec<_> = table
                 .visible(&reference.columns)
                 .iter()

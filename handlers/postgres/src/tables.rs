@@ -86,7 +86,7 @@ fn resource(table: &Table) -> Value {
     })
 }
 
-/// `GET tables`: all of them; there are no more than the plan has.
+/// `GET tables`: all of them on one page, as a plan bounds how many are made.
 pub(crate) async fn list(app: Arc<Postgres>, call: Call) -> Result<Reply, Failure> {
     let session = app.session(&call)?;
     call.query()?.finish()?;

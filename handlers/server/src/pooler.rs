@@ -16,7 +16,7 @@ const TRIES: u32 = 3;
 pub(crate) async fn check(pool: &PgPool, patience: Duration) -> Result<()> {
     for _ in 0..TRIES {
         let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
-        sqlx::query("SELECT 1").execute(&mut *one).await?;
+        keeps(sqlx::query("SELECT 1").execute(&mut *one).await)?;
         let mut held = other.begin().await?;
         // It is the pooler that takes a connection, and not before a statement comes.
         sqlx::raw_sql("SELECT 1").execute(&mut *held).await?;
@@ -24,15 +24,7 @@ pub(crate) async fn check(pool: &PgPool, patience: Duration) -> Result<()> {
         let again = tokio::time::timeout(patience, again).await;
         held.rollback().await?;
         match again {
-            Ok(Err(error)) if matches!(sqlstate(&error).as_deref(), Some("26000" | "42P05")) => {
-                bail!(
-                    "the pooler keeps no prepared statements: it has to be PgBouncer 1.21 or newer with \
-                     max_prepared_statements above 0, or database.url has to lead past it"
-                )
-            }
-            Ok(again) => {
-                again?;
-            }
+            Ok(again) => keeps(again)?,
             // The pooler has a single connection: there is none to lose the statement to.
             Err(_) => {
                 drop(one.detach());
@@ -41,4 +33,18 @@ pub(crate) async fn check(pool: &PgPool, patience: Duration) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the statement's outcome says of the pooler. The first one may fail, too: its name is
+/// taken by what a process before this one has left.
+fn keeps<T>(outcome: Result<T, sqlx::Error>) -> Result<()> {
+    match outcome {
+        Err(error) if matches!(sqlstate(&error).as_deref(), Some("26000" | "42P05")) => {
+            bail!(
+                "the pooler keeps no prepared statements: it has to be PgBouncer 1.21 or newer with \
+                 max_prepared_statements above 0, or database.url has to lead past it"
+            )
+        }
+        other => Ok(other.map(drop)?),
+    }
 }

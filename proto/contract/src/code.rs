@@ -76,7 +76,7 @@ codes! {
     CapabilityDisabled "CAPABILITY_DISABLED" 403 Released "Enable the capability on the workspace.";
     PlanCapabilityRequired "PLAN_CAPABILITY_REQUIRED" 403 Released "Move the tenant to a plan with the capability.";
     QuotaExceeded "QUOTA_EXCEEDED" 403 Released "Free some of the quota or move to a larger plan.";
-    TableNotProtected "TABLE_NOT_PROTECTED" 403 Released "Force row-level security on the table.";
+    TableNotProtected "TABLE_NOT_PROTECTED" 403 Released "Protect the table as the message says.";
     RouteNotFound "ROUTE_NOT_FOUND" 404 Released "Check the path against the API reference.";
     TenantNotFound "TENANT_NOT_FOUND" 404 Kept "Check the tenant id.";
     WorkspaceNotFound "WORKSPACE_NOT_FOUND" 404 Kept "Check the workspace id.";
@@ -91,7 +91,7 @@ codes! {
     FunctionNotFound "FUNCTION_NOT_FOUND" 404 Kept "Check the function's name.";
     ObjectNotFound "OBJECT_NOT_FOUND" 404 Kept "Check the object's path.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405 Released "Use one of the methods in Allow.";
-    NotAcceptable "NOT_ACCEPTABLE" 406 Kept "Accept a media type that the message names, or ask for exactly one row.";
+    NotAcceptable "NOT_ACCEPTABLE" 406 Released "Accept a media type that the message names, or ask for exactly one row.";
     IdempotencyInProgress "IDEMPOTENCY_IN_PROGRESS" 409 Released "Retry after Retry-After with the same key.";
     IdempotencyOutcomeUnknown "IDEMPOTENCY_OUTCOME_UNKNOWN" 409 Released "Look whether the effect is there; use a new key to run it again.";
     TenantSlugTaken "TENANT_SLUG_TAKEN" 409 Kept "Choose another slug.";

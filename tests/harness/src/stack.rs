@@ -18,21 +18,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use ::http::{HeaderMap, Method};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::api::{Client, Witness};
-use crate::http::Http;
+use crate::http::{Http, Reply};
 use crate::ports::Port;
 use crate::postgres::Durability;
 use crate::services::{AUDIENCE, Database, Gateway, Plan, REALM, Services};
-use crate::temporary_folder;
 use crate::token::{Token, unique};
+use crate::{temporary_folder, wait_for};
+
+/// How long a busy machine may take to make a tenant or a workspace.
+const MADE: Duration = Duration::from_secs(30);
 
 /// A running API with an issuer that signs what tests ask for.
 #[derive(Debug)]
@@ -319,12 +323,7 @@ impl Stack {
             "plan": plan,
             "adminEmail": format!("admin@{name}.example.com"),
         });
-        let made = self
-            .platform_admin()
-            .await?
-            .post("/v1/tenants", &body)
-            .await?
-            .expect(201)?;
+        let made = made(&self.platform_admin().await?, "/v1/tenants", &body).await?;
         let id = made.text_at("/id")?;
         let admin = self.client(&Token::of_tenant(&id, "tenant_admin")).await?;
         Ok(Tenant {
@@ -378,17 +377,26 @@ impl Tenant<'_> {
             "displayName": name,
             "capabilities": capabilities,
         });
-        let made = self
-            .admin
-            .post("/v1/workspaces", &body)
-            .await?
-            .expect(201)?;
+        let made = made(&self.admin, "/v1/workspaces", &body).await?;
         Ok(Workspace {
             id: made.text_at("/id")?,
             slug,
             made: made.json()?,
         })
     }
+}
+
+/// Makes a resource as a client is told to: where a busy machine has it refused for the
+/// moment (503), once more with the same key.
+async fn made(client: &Client, path: &str, body: &Value) -> Result<Reply> {
+    let key = unique();
+    wait_for(path, MADE, async || {
+        let reply = client.post(path, body).key(&key).await?;
+        ensure!(reply.status != 503, "{reply:?}");
+        Ok(reply)
+    })
+    .await?
+    .expect(201)
 }
 
 /// A workspace made for one test.

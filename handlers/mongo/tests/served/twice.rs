@@ -1,7 +1,10 @@
 //! The same key again, whatever became of what it did.
 
+use std::time::Duration;
+
 use bson::{Document, doc};
 use http::Method;
+use postern_mongo::Bounds;
 use serde_json::{Value, json};
 
 use postern_served::{Answer, Ask};
@@ -91,6 +94,47 @@ async fn what_others_made_or_dropped_is_not_the_keys() {
     failing.end().await;
     is(&ask(&served, &workspace, gone(), "others-drop").await, 200);
     is(&ask(&served, &workspace, gone(), "drop").await, 404);
+}
+
+/// A drop waits for transactions on its collection, no longer than an operation may take;
+/// meanwhile other tenants make theirs, and the same key drops it later.
+#[tokio::test]
+async fn a_drop_that_waits_ends_and_others_go_on() {
+    let short = Bounds {
+        max_time: Duration::from_secs(2),
+        ..bounds()
+    };
+    let served = Served::with(short, None).await;
+    let (first, second) = (served.workspace().await, served.workspace().await);
+    let mut sessions = Vec::new();
+    for workspace in [&first, &second] {
+        let thing = workspace.mark(doc! { "_id": 1 });
+        workspace.fill("things", [thing]).await;
+        let mut session = served.client.start_session().await.unwrap();
+        session.start_transaction().await.unwrap();
+        let things = workspace.database.collection::<Document>("things");
+        let insert = things.insert_one(doc! { "_id": 2 });
+        insert.session(&mut session).await.unwrap();
+        sessions.push(session);
+    }
+    let gone = |workspace| ask(&served, workspace, delete("collections/things"), "drop");
+    let third = served.workspace().await;
+    let made = ask(
+        &served,
+        &third,
+        post("collections", json!({"name": "a"})),
+        "a",
+    );
+    let (one, other, made) = tokio::join!(gone(&first), gone(&second), made);
+    for waited in [one, other] {
+        assert_eq!(waited.refused(), (504, "STATEMENT_TIMEOUT".into()));
+    }
+    is(&made, 201);
+    for session in &mut sessions {
+        session.abort_transaction().await.unwrap();
+    }
+    is(&gone(&first).await, 200);
+    is(&gone(&second).await, 200);
 }
 
 /// Handlers that are killed behind the effect leave a record without an outcome. The retry

@@ -78,7 +78,7 @@ foreign_keys as (
 -- Tables that the policies for this role open to other workspaces: one that lets rows in and
 -- names neither setting, unless another bars all the same. Without a policy no row passes.
 barring as (
-    select p.polrelid, p.polpermissive, p.polcmd,
+    select p.polrelid, p.polpermissive, p.polcmd, x.qual is not null as filters,
            coalesce(x.qual, x.checked) is not null
                and coalesce(x.qual ~ 'app\.tenant_id' and x.qual ~ 'app\.workspace_id', true)
                and coalesce(x.checked ~ 'app\.tenant_id' and x.checked ~ 'app\.workspace_id', true) as bars
@@ -91,7 +91,7 @@ barring as (
                   where r = 0 or pg_has_role(to_regrole(quote_ident($2)), r, 'usage'))),
 opened as (
     select polrelid from barring group by polrelid
-    having bool_or(polpermissive and not bars) and not bool_or(not polpermissive and polcmd = '*' and bars)),
+    having bool_or(polpermissive and not bars) and not bool_or(not polpermissive and polcmd = '*' and filters and bars)),
 tables as (
     select json_agg(json_build_object(
                'schema', w.nspname,

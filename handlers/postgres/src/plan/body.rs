@@ -71,6 +71,34 @@ impl Body {
     }
 }
 
+/// Refuses a merge patch (RFC 7396) of what a JSON column holds: there is no such operator,
+/// and taken as it is the patch would replace the whole.
+///
+/// # Errors
+/// It names a JSON column with an object.
+pub(crate) fn merges_nothing(bytes: &[u8], table: &Table) -> Result<(), Unplanned> {
+    let Ok(object) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(bytes) else {
+        // Told by whoever reads it.
+        return Ok(());
+    };
+    let is_object = |value: &RawValue| value.get().starts_with('{');
+    let json = |name: &str| {
+        table
+            .column(name)
+            .is_some_and(|column| column.base.is_json())
+    };
+    match object
+        .iter()
+        .find(|(name, value)| json(name) && is_object(value))
+    {
+        Some((name, _)) => Err(Unplanned::invalid(
+            name,
+            "a JSON column is not merged: send the whole value as application/json",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// How deep the JSON nests, brackets in texts aside.
 pub(super) fn nesting(text: &str) -> usize {
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);

@@ -24,7 +24,7 @@ use postern_contract::{Code, Detail};
 
 use crate::parse::shown;
 
-pub(crate) use body::Body;
+pub(crate) use body::{Body, merges_nothing};
 pub(crate) use condition::{Condition, Place};
 pub(crate) use page::{Key, KeyOf, Position, Values};
 pub(crate) use relate::Link;
@@ -67,8 +67,8 @@ impl From<Unplanned> for Failure {
             Unplanned::NotProtected(name) => Failure::new(
                 Code::TableNotProtected,
                 format!(
-                    "{} is not served: row-level security has to be enabled and forced on a table, and a view \
-                     needs security_invoker",
+                    "{} is not served: a table needs row-level security, enabled and forced, and no policy that lets \
+                     rows in without app.tenant_id and app.workspace_id; a view needs security_invoker",
                     shown(&name)
                 ),
             ),

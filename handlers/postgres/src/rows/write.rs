@@ -11,7 +11,7 @@ use super::{JSON, applying, array, ask, no_row, not_one, prefer, single, size_of
 use crate::execute::{Changed, Work};
 use crate::family::{Answer, Planned, Postgres};
 use crate::parse::{Prefer, Return, Shape, Verb};
-use crate::plan::{Body, Condition, Rows, Unplanned};
+use crate::plan::{Body, Condition, Rows, Unplanned, merges_nothing};
 use crate::sql;
 
 /// `{"data":[…],"inserted":n}`, the data where the rows are shown; one row by itself where
@@ -37,6 +37,9 @@ fn changed(
     body.extend_from_slice(format!("\"{word}\":{}}}", rows.affected).as_bytes());
     Ok(Reply::bytes(status, JSON, body))
 }
+
+/// A merge patch: of a row's columns, each of which is replaced.
+const MERGE: &str = "application/merge-patch+json";
 
 /// The media type of a body.
 fn media_type(call: &Call) -> Result<String, Failure> {
@@ -149,7 +152,7 @@ pub(crate) async fn update(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
         return Err(filter_required());
     }
     unconditional(call.headers())?;
-    media_type(&call)?;
+    let merges = media_type(&call)? == MERGE;
     let body = call.body().await?;
     let (table, sent, app_) = (
         call.param("table").to_owned(),
@@ -160,6 +163,9 @@ pub(crate) async fn update(app: Arc<Postgres>, mut call: Call) -> Result<Reply, 
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
+        if merges {
+            merges_nothing(&sent, table)?;
+        }
         let plan = planner.update(table, &ask, &sent)?;
         let shows = prefer.returns == Some(Return::Representation);
         Ok(Planned {
@@ -250,7 +256,7 @@ pub(crate) async fn update_one(app: Arc<Postgres>, mut call: Call) -> Result<Rep
     let session = app.session(&call)?;
     let (ask, prefer) = (ask(&call, Verb::One)?, prefer(&call)?);
     let version = wanted_version(call.headers())?;
-    media_type(&call)?;
+    let merges = media_type(&call)? == MERGE;
     let body = call.body().await?;
     let (table, key) = (
         call.param("table").to_owned(),
@@ -261,6 +267,9 @@ pub(crate) async fn update_one(app: Arc<Postgres>, mut call: Call) -> Result<Rep
     app.mutate(&call, session, &body, move |catalog| {
         let planner = app_.planner(catalog);
         let table = planner.table(&table)?;
+        if merges {
+            merges_nothing(&sent, table)?;
+        }
         let mut plan = planner.update(table, &ask, &sent)?;
         plan.rows.conditions.extend(planner.by_key(table, &key)?);
         let beside = versioned(&mut plan.rows, version.as_ref())?;

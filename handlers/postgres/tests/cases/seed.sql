@@ -56,6 +56,12 @@ $guard(barred);
 CREATE POLICY everybody ON barred USING (true);
 CREATE POLICY bar ON barred AS RESTRICTIVE USING (tenant_id = current_setting('app.tenant_id', true)
     AND workspace_id = current_setting('app.workspace_id', true));
+-- What bars writes only bars no reads.
+CREATE TABLE half_barred (id int8 PRIMARY KEY, tenant_id text, workspace_id text);
+$guard(half_barred);
+CREATE POLICY everybody ON half_barred USING (true);
+CREATE POLICY bar ON half_barred AS RESTRICTIVE WITH CHECK (tenant_id = current_setting('app.tenant_id', true)
+    AND workspace_id = current_setting('app.workspace_id', true));
 CREATE TABLE half_guarded (id int8 PRIMARY KEY);
 ALTER TABLE half_guarded ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON half_guarded TO $schema_data;

@@ -91,7 +91,7 @@ impl Load {
             let mut written = 0;
             while !self.stop.load(Ordering::SeqCst) {
                 let key = format!("fall-{writer}-{written}");
-                wait_for("a write to be answered", SOON, async || {
+                wait_for("a write to be answered", SOON * 3, async || {
                     let document = json!({"text": "load", "key": key});
                     let reply = client.post(&self.path, &document).key(&key).await?;
                     ensure!(reply.status == 201, "{reply:?}");
