@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::config::routes::Route;
 use crate::http::answer::LuaError;
 use crate::http::body::Body;
-use crate::http::fields::Fields;
+use crate::http::fields::{Fields, same};
 use crate::http::head::{Head, decimal};
 use crate::http::uri::{Args, Escape, escape};
 
@@ -192,6 +192,10 @@ impl Request {
             (b"host", Some(host)) if !host.is_empty() => {
                 let valid = lua_host(host);
                 self.head.host = Some(valid.ok_or_else(|| LuaError::new("not a host"))?);
+            }
+            (b"expect", value) => {
+                let waits = value.is_some_and(|value| same(value, b"100-continue"));
+                self.body.expect(waits && self.head.minor > 0);
             }
             (b"content-length", value) => {
                 let digits = value.filter(|value| !value.is_empty());

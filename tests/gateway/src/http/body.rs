@@ -102,6 +102,11 @@ impl Body {
         }
     }
 
+    /// Lua has set `Expect`, or deleted it; too late once somebody has asked.
+    pub fn expect(&mut self, to_continue: bool) {
+        self.expects_continue = to_continue && !self.asked;
+    }
+
     /// Sets the longest body that is taken; 0 sets none.
     pub fn limit(&mut self, limit: u64) {
         self.limit = if limit == 0 { MOST } else { limit };
