@@ -97,6 +97,11 @@ pub enum UrlError {
     /// A `PostgreSQL` that cannot be spoken to as it says.
     #[error(transparent)]
     Postgres(#[from] postern_postgres_url::UrlError),
+    /// Whoever names one means that it counts.
+    #[error(
+        "authority is for rediss…: who vouches for a PostgreSQL is sslrootcert=FILE of its URL"
+    )]
+    Authority,
 }
 
 /// The claims of one deployment. Clones share connections and the breaker.
@@ -142,6 +147,7 @@ impl ClaimStore {
     ) -> Result<Self, UrlError> {
         let scheme = url.split_once("://").ok_or(UrlError::Form)?.0;
         let store = match scheme {
+            "postgres" | "postgresql" if authority.is_some() => return Err(UrlError::Authority),
             "postgres" | "postgresql" => {
                 Store::Postgres(Postgres::connect(url, connections, patience)?)
             }

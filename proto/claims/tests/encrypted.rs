@@ -95,6 +95,10 @@ async fn claims_are_spoken_to_as_their_url_says() {
         assert!(told.contains(what), "{bad}: {told}");
         assert!(!told.contains("postgres://"), "{told}");
     }
+    let vouches = postern_claims::Authority::read(&known).unwrap();
+    let mixed = ClaimStore::connect_trusting(&url, Some(&vouches), 1, PATIENCE);
+    let told = mixed.expect_err("it would count for nothing").to_string();
+    assert!(told.contains("sslrootcert=FILE of its URL"), "{told}");
     // Without a file it is the system that trusts, which a process is told at its start.
     for query in ["sslmode=verify-full", "sslrootcert=system"] {
         let told = ask(&at(&url, query)).await.expect_err(query);
