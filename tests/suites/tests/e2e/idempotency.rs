@@ -8,7 +8,7 @@ use postern_harness::http::Reply;
 use postern_harness::token::{Token, unique};
 use serde_json::{Value, json};
 
-use super::stack;
+use super::{active, stack};
 
 fn tenant(slug: &str) -> Value {
     json!({
@@ -59,6 +59,8 @@ async fn every_mutation_is_replayed() -> Result<()> {
     let acme = stack.with_tenant("acme").await?;
     let admin = stack.platform_admin().await?;
     let dev = acme.with_workspace("dev", &["postgres"]).await?;
+    // One that is still provisioned cannot be suspended.
+    active(&acme, &dev).await?;
     let workspace = json!({
         "tenantId": acme.id, "slug": "once", "displayName": "Once", "capabilities": ["postgres"],
     });
